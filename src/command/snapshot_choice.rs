@@ -79,7 +79,8 @@ impl Place {
 /// with the module.
 ///
 /// # Errors
-/// [`Error::Usage`] or [`Error::Snapshot`] if there is no such snapshot, or several modules have it.
+/// [`Error::Usage`] or [`Error::Snapshot`] if there is no such snapshot, or several modules have
+/// it.
 pub(crate) fn choose<'a>(
     context: &Context,
     arguments: &'a [OsString],

@@ -4,8 +4,8 @@
 //! mistake is told at once, and again under the locks of all roots that it names. Only then is the
 //! first snapshot touched. From there on each goes as in rotation ([`retire`]): it is retired as a
 //! whole, after a last look at its readers and pins, and only a retired one is removed. So an order
-//! that is killed half-way leaves each named snapshot visible, retired, or gone, and it can be given
-//! again.
+//! that is killed half-way leaves each named snapshot visible, retired, or gone, and it can be
+//! given again.
 
 use chrono::{DateTime, Utc};
 

@@ -1,8 +1,8 @@
 //! Restores out of a snapshot: the order of the steps, for a directory that the administrator
 //! names.
 //!
-//! Lease → plan → workshop → write → remove the workshop → sync → verify → is the snapshot still the
-//! same?
+//! Lease → plan → workshop → write → remove the workshop → sync → verify → is the snapshot still
+//! the same?
 //!
 //! * Before the plan has been made to its end, nothing is written. If it finds anything in the way,
 //!   nothing is.

@@ -5,8 +5,8 @@
 //! as the hook after a push: marks, snapshot, rotation.
 //!
 //! * The entry is on disk before anything is written. If this process is killed after that, the
-//!   next run finds the entry of a dead process, and marks the module torn until the same restore is
-//!   repeated, or a push covers it.
+//!   next run finds the entry of a dead process, and marks the module torn until the same restore
+//!   is repeated, or a push covers it.
 //! * The module gets new files. What it has already is replaced in one step and never written to,
 //!   so snapshots that share the old files keep them.
 
@@ -39,8 +39,8 @@ use crate::tell::escape::escape;
 /// What a restore that cannot begin says about its consequence.
 const NOTHING_RESTORED: &str = "nothing was restored: try again later";
 
-/// Restores into the directory of `target`, takes a snapshot and rotates. If anything is in the way,
-/// nothing is written. `end_lease` is called
+/// Restores into the directory of `target`, takes a snapshot and rotates. If anything is in the
+/// way, nothing is written. `end_lease` is called
 /// once the snapshot is no longer read.
 ///
 /// # Errors

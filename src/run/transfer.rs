@@ -69,9 +69,9 @@ impl EndedTransfer<'_> {
         completion(self.target)
     }
 
-    /// The end of the push for the history of pushes; `None` if it is not known whether the transfer
-    /// was a push. Without pre-xfer, that is never known, and a listing counts as a push. `has_more`:
-    /// the client has more to send.
+    /// The end of the push for the history of pushes; `None` if it is not known whether the
+    /// transfer was a push. Without pre-xfer, that is never known, and a listing counts as a push.
+    /// `has_more`: the client has more to send.
     pub(crate) fn ended_push(
         &self,
         answer: &LedgerAnswer,

@@ -3,14 +3,15 @@
 //!
 //! *Retire*: read the leases → note the time → rename all that go into `expired/` → fsync of the
 //! root → fsync of `expired/`. The rename hides a snapshot as a whole, so no half tree is ever
-//! visible, and what lies in `expired/` is a whole snapshot, too. All up to the rename happens under
-//! the ledger's lock, so that no reader begins meanwhile; all of it under the state's short lock,
-//! after the pins were read once more.
+//! visible, and what lies in `expired/` is a whole snapshot, too. All up to the rename happens
+//! under the ledger's lock, so that no reader begins meanwhile; all of it under the state's short
+//! lock, after the pins were read once more.
 //!
-//! *Remove*: read the leases → rename into staging → fsync of both → remove the record → unlink entry
-//! by entry. The tree that is being removed is no longer in `expired/`, so no command can bring half
-//! of it back, and the next run cleans up after a run that is killed. The record goes before the
-//! tree does, so a record without a tree is never that of a snapshot which this program removed.
+//! *Remove*: read the leases → rename into staging → fsync of both → remove the record → unlink
+//! entry by entry. The tree that is being removed is no longer in `expired/`, so no command can bring
+//! half of it back, and the next run cleans up after a run that is killed. The record goes before
+//! the tree does, so a record without a tree is never that of a snapshot which this program
+//! removed.
 //!
 //! Between the two steps lies the `grace` of the policy. A program that reads a snapshot without a
 //! [lease](crate::store::leases), such as a shell, has that time to finish. The newest retired

@@ -54,7 +54,7 @@ fn rotation_through(module: &Simulated, wrapper: &[&str]) -> Command {
     command
 }
 
-// -- Trees -----------------------------------------------------------------------------------------
+// -- Trees ----------------------------------------------------------------------------------------
 
 fn open(parent: impl AsFd, name: &Path) -> OwnedFd {
     openat(parent, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).expect("a directory")
@@ -120,7 +120,7 @@ fn change_on_the_way_down(module: &Path, text: &str) {
     }
 }
 
-// -- System calls ----------------------------------------------------------------------------------
+// -- System calls ---------------------------------------------------------------------------------
 
 /// How often each call was made; the variants of one are one.
 type Calls = BTreeMap<String, i64>;
@@ -449,7 +449,7 @@ fn several_workers_cost_no_more_in_a_deep_tree() {
     }
 }
 
-// -- Files -----------------------------------------------------------------------------------------
+// -- Files ----------------------------------------------------------------------------------------
 
 /// Every fifth of the files named so is a hard link, every seventh a symbolic one.
 const FILE: &str = "regular-";
@@ -545,7 +545,7 @@ fn no_file_is_opened_nor_looked_at_unless_it_is_linked() {
     assert_eq!(module.left_over("expired"), 0);
 }
 
-// -- Memory ----------------------------------------------------------------------------------------
+// -- Memory ---------------------------------------------------------------------------------------
 
 /// What the first arguments of this very program have to be for it to run another one, which
 /// follows, as [`measure`] does.

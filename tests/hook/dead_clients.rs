@@ -1,5 +1,5 @@
-//! `check` behind a real daemon over time: a client that no longer pushes never looks alive, and one
-//! that does raises no alarm.
+//! `check` behind a real daemon over time: a client that no longer pushes never looks alive, and
+//! one that does raises no alarm.
 
 use crate::support;
 

@@ -1,4 +1,5 @@
-//! Leases: what a client reads through a restore module stays as it is, or the client gets an error.
+//! Leases: what a client reads through a restore module stays as it is, or the client gets an
+//! error.
 
 use crate::support;
 
@@ -239,7 +240,7 @@ fn after_max_lease_a_reader_gets_an_error() {
     assert!(states(&site.restored("restored")).iter().all(|state| state == "state 0001"));
 }
 
-// -- pre-xfer alone --------------------------------------------------------------------------------
+// -- pre-xfer alone -------------------------------------------------------------------------------
 
 /// pre-xfer before a client reads `words` through the module at `path`, in a connection that the
 /// process `pid` serves.

@@ -258,7 +258,7 @@ fn days(count: i64) -> TimeDelta {
     TimeDelta::days(count)
 }
 
-// -- One error each --------------------------------------------------------------------------------
+// -- One error each -------------------------------------------------------------------------------
 
 #[test]
 fn twenty_days_ahead_within_a_boot_expires_no_more_than_the_right_clock() {
@@ -479,7 +479,7 @@ fn records_alone_show_which_dates_contradict() {
     assert_eq!(undated(&[Snapshot { recorded: false, ..old }, first]), []);
 }
 
-// -- The program itself ----------------------------------------------------------------------------
+// -- The program itself ---------------------------------------------------------------------------
 
 /// Five daily pushes, one by a wrong clock, and more by the right one.
 fn pushes_around(error: TimeDelta) {
@@ -522,7 +522,7 @@ fn a_push_dated_20_days_ahead_displaces_nothing() {
     pushes_around(days(20));
 }
 
-// -- While the clock is in doubt -------------------------------------------------------------------
+// -- While the clock is in doubt ------------------------------------------------------------------
 
 #[test]
 fn a_doubt_lets_go_what_goes_by_every_time() {
@@ -679,7 +679,7 @@ fn random_doubts_within_a_boot_lose_nothing_at_any_time() {
     assert!(expired_in_doubt > histories as usize / 4, "{expired_in_doubt}");
 }
 
-// -- Random histories ------------------------------------------------------------------------------
+// -- Random histories -----------------------------------------------------------------------------
 
 /// How a clock goes wrong.
 fn error(random: &mut Random) -> TimeDelta {

@@ -416,7 +416,7 @@ fn no_snapshots_give_no_verdicts() {
     assert!(decided(&[], &Policy::default()).verdicts.is_empty());
 }
 
-// -- Readers ---------------------------------------------------------------------------------------
+// -- Readers --------------------------------------------------------------------------------------
 
 fn read(time: &str) -> Snapshot {
     let reader = SnapshotReader { name: "user anna".to_string(), since: at(time) };

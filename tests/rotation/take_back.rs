@@ -66,7 +66,7 @@ fn disturbed(module: &Module, inject: &str, arguments: &[&str]) -> Run {
     Run::of(&mut module.command_through(&strace, arguments))
 }
 
-// -- Pins ------------------------------------------------------------------------------------------
+// -- Pins -----------------------------------------------------------------------------------------
 
 #[test]
 fn pin_and_unpin_take_several_names_or_do_nothing() {
@@ -166,7 +166,7 @@ fn a_pinned_snapshot_is_kept_through_failures_and_an_unreadable_record() {
     assert!(module.state()["pins"].as_table().expect("pins").contains_key(&name));
 }
 
-// -- Two phases ------------------------------------------------------------------------------------
+// -- Two phases -----------------------------------------------------------------------------------
 
 #[test]
 fn undelete_works_until_the_run_after_a_rotation() {
@@ -376,7 +376,7 @@ fn a_half_removed_snapshot_cannot_be_brought_back() {
     assert_eq!(module.left_over("staging"), 0);
 }
 
-// -- Policies that surprise -------------------------------------------------------------------------
+// -- Policies that surprise -----------------------------------------------------------------------
 
 #[test]
 fn a_policy_that_expires_most_waits_for_confirmation() {
@@ -414,7 +414,7 @@ fn a_policy_that_expires_most_waits_for_confirmation() {
     assert_eq!(module.snapshots().len(), 1);
 }
 
-// -- Names that are taken --------------------------------------------------------------------------
+// -- Names that are taken -------------------------------------------------------------------------
 
 /// [`three`], of which two are retired; one of their names is that of a snapshot made by hand.
 fn with_name_taken(grace: &str) -> Module {

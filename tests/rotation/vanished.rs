@@ -150,7 +150,7 @@ fn rotate_and_verify_note_what_vanished_too() {
     }
 }
 
-// -- Changes that a vanished snapshot does not explain -----------------------------------------------
+// -- Changes that a vanished snapshot does not explain --------------------------------------------
 
 /// What another program does to a file of the module, and what `verify` says of it.
 type InPlaceChange = (&'static str, fn(&Path), &'static str);
@@ -217,7 +217,7 @@ fn other_attributes_are_compared_whenever_they_changed() {
     }
 }
 
-// -- What vanishes and comes back --------------------------------------------------------------------
+// -- What vanishes and comes back -----------------------------------------------------------------
 
 #[test]
 fn a_snapshot_that_is_moved_away_and_back_stays_what_it_was() {
@@ -272,7 +272,7 @@ fn a_name_that_is_used_again_is_another_snapshot() {
     assert_quiet(&module);
 }
 
-// -- Which snapshot ----------------------------------------------------------------------------------
+// -- Which snapshot -------------------------------------------------------------------------------
 
 #[test]
 fn an_adopted_snapshot_that_vanishes_is_told_as_well() {
@@ -367,7 +367,7 @@ fn a_snapshot_that_vanishes_while_a_run_reads_it_costs_no_other() {
     }
 }
 
-// -- What is not known -------------------------------------------------------------------------------
+// -- What is not known ----------------------------------------------------------------------------
 
 #[test]
 fn the_record_of_a_killed_run_is_no_vanished_snapshot() {

@@ -76,7 +76,7 @@ pub(crate) fn zones() -> &'static [Zone] {
     })
 }
 
-// -- Moments ---------------------------------------------------------------------------------------
+// -- Moments --------------------------------------------------------------------------------------
 
 /// The times of a set of snapshots, oldest first; some may be equal.
 pub(crate) fn moments(random: &mut Random, most: usize) -> Vec<DateTime<Utc>> {
@@ -191,7 +191,7 @@ fn mixed(random: &mut Random, newest: DateTime<Utc>, size: usize) -> Vec<DateTim
     moments
 }
 
-// -- Policies --------------------------------------------------------------------------------------
+// -- Policies -------------------------------------------------------------------------------------
 
 /// Some frequencies, finest first, with counts as text; never none.
 pub(crate) fn schemes(random: &mut Random) -> Vec<(Frequency, &'static str)> {
@@ -232,7 +232,7 @@ pub(crate) fn policy(random: &mut Random) -> Policy {
     }
 }
 
-// -- Snapshots -------------------------------------------------------------------------------------
+// -- Snapshots ------------------------------------------------------------------------------------
 
 /// A complete snapshot of ours that was never verified since.
 pub(crate) fn taken(time: DateTime<Utc>) -> Snapshot {
@@ -273,7 +273,7 @@ pub(crate) fn table(snapshots: &[Snapshot]) -> String {
     text
 }
 
-// -- Small sets ------------------------------------------------------------------------------------
+// -- Small sets -----------------------------------------------------------------------------------
 
 /// Drops what it can of `things` as long as the rest still fails.
 pub(crate) fn smallest<T: Clone>(things: &[T], fails: impl Fn(&[T]) -> bool) -> Vec<T> {

@@ -33,7 +33,7 @@ use support::{fingerprint, have, is_full_sweep, is_root, tree};
 /// Each push expires the snapshot before the newest, however much it changes.
 static POLICY: LazyLock<String> = LazyLock::new(|| format!("{EXPIRING}anomaly_share = \"100%\"\n"));
 
-// -- Limits ----------------------------------------------------------------------------------------
+// -- Limits ---------------------------------------------------------------------------------------
 
 /// What a run may have besides what one over an empty module needs.
 const HEADROOM_KIBIBYTES: u64 = 64 << 10;
@@ -98,7 +98,7 @@ impl Place {
 /// Whatever a tree is like, its record is small.
 const RECORD_BYTES: u64 = 64 << 10;
 
-// -- Trials ----------------------------------------------------------------------------------------
+// -- Trials ---------------------------------------------------------------------------------------
 
 /// A module for extreme trees.
 struct Trial {
@@ -187,7 +187,7 @@ fn assert_removed(module: &Module, limits: &str, exits: &[i32]) {
     assert_eq!((module.left_over("expired"), module.left_over("staging")), (0, 0));
 }
 
-// -- Trees -----------------------------------------------------------------------------------------
+// -- Trees ----------------------------------------------------------------------------------------
 
 fn make_file(parent: &OwnedFd, name: impl rustix::path::Arg) {
     mknodat(parent, name, FileType::RegularFile, Mode::from_raw_mode(0o640), 0).expect("a file");
@@ -277,7 +277,7 @@ fn a_directory_of_very_many_entries_is_no_obstacle() {
     trial.remove();
 }
 
-// -- A real client ---------------------------------------------------------------------------------
+// -- A real client --------------------------------------------------------------------------------
 
 /// For each byte that a name can hold, a directory of that name and one of the greatest length,
 /// with a file of the same name.

@@ -245,7 +245,7 @@ fn whatever_fails_as_a_snapshot_is_pinned_is_told() {
     sweep(&PIN, 30);
 }
 
-// -- Calls that no sweep lets fail in the right moment -----------------------------------------------
+// -- Calls that no sweep lets fail in the right moment --------------------------------------------
 
 /// Runs a command of `module` in which what `faults` say goes wrong, those options of strace.
 fn disturbed(

@@ -223,7 +223,7 @@ fn clear(passage: &Path, visitors: &str, groups: usize) {
     }
 }
 
-// -- That the rig bites ----------------------------------------------------------------------------
+// -- That the rig bites ---------------------------------------------------------------------------
 
 /// Runs something until it has touched what is outside and has said that it did what this is about,
 /// and for a while longer.

@@ -104,8 +104,8 @@ pub(crate) fn difference(
     }
 }
 
-/// Opens a regular file for reading. A user who owns the directory may put a pipe or a device in its
-/// place at any moment, and opening those can have effects, so the inode is identified first.
+/// Opens a regular file for reading. A user who owns the directory may put a pipe or a device in
+/// its place at any moment, and opening those can have effects, so the inode is identified first.
 fn open_side(side: EntrySide) -> SysResult<File> {
     const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
     let place = openat(side.directory, side.name, PLACE, Mode::empty())?;

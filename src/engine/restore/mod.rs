@@ -5,8 +5,8 @@
 //! 1. *Plan* compares the snapshot with the destination and finds what is in the way, before
 //!    anything is written. It also counts the entries and finds out which files of the selection
 //!    are hard links of each other.
-//! 2. *Write* makes what is missing and replaces what differs ([`mod@write`]). Each file is made in a
-//!    *workshop*, a directory that only this program may enter, and gets its name in one step.
+//! 2. *Write* makes what is missing and replaces what differs ([`mod@write`]). Each file is made in
+//!    a *workshop*, a directory that only this program may enter, and gets its name in one step.
 //! 3. *Verify* compares everything again, contents included, with what the disk holds by then.
 //!
 //! The destination may belong to a hostile user. Below it, only single names relative to open
