@@ -30,6 +30,7 @@ pub(crate) mod push_findings;
 pub(crate) mod release;
 pub(crate) mod replay;
 pub(crate) mod restore;
+pub(crate) mod restore_destination;
 pub(crate) mod restore_options;
 pub(crate) mod restore_view;
 pub(crate) mod root_findings;

@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::command::print_json;
+use crate::command::restore_destination::destination;
 use crate::command::restore_options::RestoreOptions;
 use crate::command::restore_view::{RestoreView, step_line};
 use crate::command::snapshot_choice::{ChosenSnapshot, choose};
@@ -15,7 +16,6 @@ use crate::decide::restore_paths::{
     RestorePath, SnapshotPlace, paths_in_place, paths_under, read_path,
 };
 use crate::decide::restore_step::RestoreStep;
-use crate::decide::restore_target::{RootAbove, TargetRefusal, refusal};
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -23,14 +23,12 @@ use crate::run::restore::{RestoreJob, RestoreTarget, Restored, dry_run, into_dir
 use crate::run::restore_in_place::in_place;
 use crate::run::restore_source::SnapshotSource;
 use crate::store::dir::OwnedDir;
-use crate::store::layout::PRIVATE;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::leases::Lease;
-use crate::store::memory::path_of;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, shell_path};
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
@@ -54,7 +52,7 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
     let mut on_step = printer(context, json);
     let (destination, restored) = match &options.to {
         Some(to) => {
-            let path = destination(to, target)?;
+            let path = destination(context, to, &chosen)?;
             let restored = restore_to(job, &path, options.dry_run, &mut on_step)?;
             (path, restored)
         }
@@ -97,67 +95,6 @@ fn selected(
         false => paths_in_place(paths),
     });
     chosen.map_err(Error::Usage)
-}
-
-/// The canonical path of the directory to restore into, whose last name may be missing.
-fn destination(to: &Path, target: Option<&Target>) -> Result<PathBuf> {
-    let failed = |cause| Error::io("find the directory", to, cause);
-    let path = match std::fs::canonicalize(to) {
-        Ok(path) => path,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !to.is_symlink() => {
-            let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
-                return Err(failed(cause));
-            };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            let above = |cause| Error::io("find, to make a directory in it,", parent, cause);
-            std::fs::canonicalize(parent).map_err(above)?.join(name)
-        }
-        Err(cause) => return Err(failed(cause)),
-    };
-    if path.exists() && !path.is_dir() {
-        return Err(Error::Usage(format!("{} is no directory", escape_path(&path))));
-    }
-    let module = target.map(|target| target.module_path.as_path());
-    match refusal(&path, &roots_above(&path), module, PRIVATE) {
-        None => Ok(path),
-        Some(why) => Err(Error::Usage(explain(&path, &why))),
-    }
-}
-
-/// The snapshot roots at or above `path`.
-fn roots_above(path: &Path) -> Vec<RootAbove> {
-    let is_root = |path: &&Path| path.join(PRIVATE).is_dir();
-    path.ancestors()
-        .filter(is_root)
-        .map(|root| {
-            let registered = SnapshotRoot::registration(root).ok().flatten();
-            let module = registered.and_then(|registered| path_of(&registered.path));
-            RootAbove { root: root.to_path_buf(), module }
-        })
-        .collect()
-}
-
-fn explain(path: &Path, why: &TargetRefusal) -> String {
-    let shown = escape_path(path);
-    match why {
-        TargetRefusal::IsRoot => format!(
-            "{shown} is a snapshot root: restore into a directory of its own, such as --to {}",
-            shell_path(&path.join("restored"))
-        ),
-        TargetRefusal::InSnapshot(root) => format!(
-            "{shown} lies in a snapshot of {}, which must stay as it is: name another directory",
-            escape_path(root)
-        ),
-        TargetRefusal::InPrivate(root) => format!(
-            "{shown} lies among the program's own files in {}: name another directory",
-            escape_path(root)
-        ),
-        TargetRefusal::InModule(module) => format!(
-            "{shown} lies in the module {}, where the next push would change it: restore into it \
-             with --in-place, or name another directory",
-            escape_path(module)
-        ),
-    }
 }
 
 /// Called with each step of a dry run.

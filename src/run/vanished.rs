@@ -6,7 +6,7 @@ use crate::decide::vanished::VanishedSnapshot;
 use crate::run::session::Session;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::SnapshotList;
+use crate::store::snapshots::{self, SnapshotList};
 use crate::store::state::State;
 use crate::store::vanished::{self, RootContent};
 use crate::system::clock::Clock;
@@ -18,13 +18,18 @@ pub(crate) fn note(content: RootContent, session: Session) -> Result<Option<Stri
     Ok(content.message(&fresh))
 }
 
-/// [`note`] for work that has not read the root itself.
+/// [`note`] for work that has not read the root itself. Also records the snapshots that have none,
+/// such as one that was moved away and back: without a record, nothing would tell that it vanished
+/// once more.
 pub(crate) fn read_and_note(session: Session) -> Result<Option<String>> {
     let Session { target, root, .. } = session;
     let state = State::read(root.private())?;
     let retired = retire::retired(root)?;
     let list = SnapshotList::read(root, &target.policy.time_zone)?;
-    note(RootContent { root, state: &state, list: &list, retired: &retired }, session)
+    let message =
+        note(RootContent { root, state: &state, list: &list, retired: &retired }, session)?;
+    snapshots::adopt(root, &list)?;
+    Ok(message)
 }
 
 /// Logs what was noted. It is not remembered as a warning of the run, because `check` looks at the

@@ -53,6 +53,11 @@ pub(crate) struct Mounts(Vec<MountEntry>);
 #[derive(Debug, PartialEq, Eq)]
 struct MountEntry {
     point: PathBuf,
+    /// The number of the file system's device, as the list has it.
+    device: Vec<u8>,
+    /// The directory of the file system that is mounted; `/` unless it is a bind mount or a
+    /// subvolume.
+    root: PathBuf,
     kind: FileSystemType,
 }
 
@@ -74,10 +79,12 @@ impl Mounts {
     fn parse(text: &[u8]) -> Self {
         let mounted = |line: &[u8]| {
             let mut fields = line.split(|byte| *byte == b' ');
-            let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(4)?)));
+            let device = fields.nth(2)?.to_vec();
+            let root = PathBuf::from(OsString::from_vec(unescaped(fields.next()?)));
+            let point = PathBuf::from(OsString::from_vec(unescaped(fields.next()?)));
             // A dash ends the optional fields.
             let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-            Some(MountEntry { point, kind: FileSystemType(escape(&unescaped(kind))) })
+            Some(MountEntry { point, device, root, kind: FileSystemType(escape(&unescaped(kind))) })
         };
         Mounts(text.split(|byte| *byte == b'\n').filter_map(mounted).collect())
     }
@@ -113,10 +120,33 @@ impl Mounts {
         served.map(|mounted| mounted.point.as_path()).filter(move |point| path.starts_with(point))
     }
 
+    /// Every path that leads to what `path` leads to, itself first: a bind mount shows a directory
+    /// under another path. `path` is absolute and without symbolic links.
+    pub(crate) fn paths_to(&self, path: &Path) -> Vec<PathBuf> {
+        let mut paths = vec![path.to_path_buf()];
+        let Some(own) = self.of(path) else { return paths };
+        let Ok(below) = path.strip_prefix(&own.point) else { return paths };
+        let in_file_system = joined(&own.root, below);
+        for other in self.0.iter().filter(|other| other.device == own.device) {
+            let Ok(below) = in_file_system.strip_prefix(&other.root) else { continue };
+            let shown = joined(&other.point, below);
+            let is_hidden = self.of(&shown) != Some(other);
+            if !is_hidden && !paths.contains(&shown) {
+                paths.push(shown);
+            }
+        }
+        paths
+    }
+
     /// Whether something is mounted below `path`, which is absolute and without symbolic links.
     pub(crate) fn has_below(&self, path: &Path) -> bool {
         self.0.iter().any(|mounted| mounted.point != path && mounted.point.starts_with(path))
     }
+}
+
+/// `directory` with the names of `below`, which may be none.
+fn joined(directory: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { directory.to_path_buf() } else { directory.join(below) }
 }
 
 /// Whether a mount was made or removed since the open `list` was opened. The kernel reports that as
@@ -253,6 +283,29 @@ mod tests {
             Some("/srv/backup/a b/latest/nfs".into())
         );
         assert_eq!(served("/srv/backup/c"), None);
+    }
+
+    #[test]
+    fn a_bind_mount_is_another_path_to_a_directory() {
+        let mounts = Mounts::parse(
+            b"22 1 254:0 / / rw - ext4 /dev/vda rw\n\
+            30 22 254:1 / /srv rw - ext4 /dev/vdb rw\n\
+            40 22 254:1 /e1/S\\0401/sub /mnt/b rw - ext4 /dev/vdb rw\n\
+            41 22 254:1 /e1 /mnt/hidden rw - ext4 /dev/vdb rw\n\
+            42 41 0:36 / /mnt/hidden rw - tmpfs none rw\n",
+        );
+        for (path, others) in [
+            ("/mnt/b/x/y", &["/srv/e1/S 1/sub/x/y"][..]),
+            ("/mnt/b", &["/srv/e1/S 1/sub"]),
+            ("/srv/e1/S 1/sub/x", &["/mnt/b/x"]),
+            ("/srv/e1/S 1", &[]),
+            ("/mnt/hidden/x", &[]),
+            ("/home", &[]),
+        ] {
+            let paths: Vec<PathBuf> =
+                [path].iter().chain(others).map(|path| PathBuf::from(*path)).collect();
+            assert_eq!(mounts.paths_to(Path::new(path)), paths, "{path}");
+        }
     }
 
     #[test]

@@ -423,3 +423,26 @@ fn an_ordinary_user_is_told_the_same() {
     remove(&module, &names[1]);
     assert_told(&module, &[&names[1]]);
 }
+
+#[test]
+fn what_was_moved_back_vanishes_once_more_as_itself() {
+    let (module, names) = history();
+    let gone = names[1].as_str();
+    let (here, away) = (module.snapshot(gone), module.directory.join("away"));
+    let there_and_back = |meanwhile: &[&str]| {
+        fs::rename(&here, &away).expect("moved away");
+        sleep(TICK);
+        module.run(meanwhile);
+        fs::rename(&away, &here).expect("moved back");
+        sleep(TICK);
+    };
+    // No run takes a snapshot in between.
+    there_and_back(&["verify", NAME]);
+    assert_quiet(&module);
+    there_and_back(&["release", "--vanished", NAME]);
+    assert_quiet(&module);
+    remove(&module, gone);
+    assert_told(&module, &[gone]);
+    module.run(&["release", NAME, "--vanished"]).exits(&[0]).says(gone);
+    assert_quiet(&module);
+}
