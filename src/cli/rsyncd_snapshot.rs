@@ -43,10 +43,10 @@ struct CommandLine {
     /// rsyncd's configuration [default: /etc/rsyncd.conf]
     #[arg(long, value_name = "FILE", global = true)]
     rsyncd_conf: Option<PathBuf>,
-    /// Say more: also why each snapshot is kept
+    /// Log more: also debug lines, such as why each snapshot is kept
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say only what went wrong; list, plan, check and verify still print what they are asked for
+    /// Log only warnings and errors; the result of a command such as list or plan is still printed
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
@@ -55,15 +55,16 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The hook that rsyncd runs before a transfer: turn away what would rewrite snapshots, wait
-    /// for a running one
+    /// The hook that rsyncd runs before a transfer: refuse a push that would write into snapshots,
+    /// and let it wait while a snapshot is being taken
     PreXfer,
-    /// The hook that rsyncd runs after a transfer: snapshot if it earned one, then rotate
+    /// The hook that rsyncd runs after a transfer: take a snapshot if the transfer changed the
+    /// module, then rotate
     PostXfer {
-        /// Let a process apart do the work, so that the connection ends at once
+        /// Do the work in a background process, so that the connection ends at once
         #[arg(long)]
         detach: bool,
-        /// This is that process
+        /// Be that background process
         #[arg(long, hide = true, conflicts_with = "detach")]
         detached: bool,
     },
@@ -75,7 +76,8 @@ enum Command {
         /// another push was running
         #[arg(long)]
         due: bool,
-        /// The exit status of the rsync that has just filled the directory, without the daemon
+        /// Record a push without a daemon: N is the exit status of the rsync that has just filled
+        /// the directory
         #[arg(long, value_name = "N", conflicts_with = "due")]
         status: Option<i32>,
         /// Expire nothing
@@ -91,7 +93,8 @@ enum Command {
         /// Decide and explain, but delete nothing
         #[arg(short = 'n', long)]
         dry_run: bool,
-        /// Vouch for the clock, the state and the policy: end a pause of expiry
+        /// Confirm that the clock, the list of snapshots and the policy are right, and end the
+        /// pause of expiry
         #[arg(long, conflicts_with = "dry_run")]
         confirm: bool,
         /// Remove retired snapshots at once: then none can be brought back
@@ -111,7 +114,7 @@ enum Command {
     List {
         #[command(flatten)]
         modules: OptionalModuleArgs,
-        /// Those that are retired and can still be brought back
+        /// List the snapshots that are retired and can still be brought back
         #[arg(long)]
         expired: bool,
         #[command(flatten)]
@@ -155,22 +158,24 @@ enum Command {
         #[command(flatten)]
         snapshot: SnapshotArgs,
     },
-    /// Run a command that reads a snapshot, which neither expires nor changes meanwhile
+    /// Run a command on a snapshot; the snapshot neither expires nor changes until the command ends
     #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME -- COMMAND...")]
     #[command(after_help = "\
-COMMAND gets the snapshot's directory as RSYNCD_SNAPSHOT_HELD, and in place of each {} in its words:
+Each {} in COMMAND and its arguments becomes the path of the snapshot's directory, which is also in
+the environment variable RSYNCD_SNAPSHOT_HELD:
     rsyncd-snapshot hold laptop 2026-11-22T19-08-31Z -- rsync -a {}/home/ /mnt/home/
-It runs with all rights of its user. The exit status is that of COMMAND; 126 if it cannot be run,
-127 if it is not found.")]
+COMMAND has all rights of the user who runs `hold`: it is not confined as other commands are. The
+exit status is that of COMMAND; 126 if it cannot be run, 127 if it is not found.")]
     Hold {
-        /// Name of a snapshot, after the module's if several have one of that name
+        /// Name of the snapshot. If several modules have a snapshot of that name, put the module
+        /// first
         #[arg(num_args = 1..=2, required = true, value_name = "NAME")]
         named: Vec<OsString>,
         /// The command with its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// Copy out of a snapshot with everything, and verify the copy
+    /// Copy files out of a snapshot with all attributes and hard links, and verify the copy
     #[command(override_usage = RESTORE_USAGE, after_help = RESTORE_HELP)]
     Restore {
         #[command(flatten)]
@@ -178,7 +183,7 @@ It runs with all rights of its user. The exit status is that of COMMAND; 126 if 
         #[command(flatten)]
         format: FormatArgs,
     },
-    /// Look whether files in snapshots have been altered in place; exit 1 if so
+    /// Check whether files in snapshots were altered in place; exit 1 if so
     Verify {
         #[command(flatten)]
         modules: ModuleArgs,
@@ -188,33 +193,32 @@ It runs with all rights of its user. The exit status is that of COMMAND; 126 if 
         #[command(flatten)]
         format: FormatArgs,
     },
-    /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
-    /// that came with it; with an option, end what a failed push, altered or removed snapshots or
-    /// pushes that cannot be seen have left instead
+    /// Accept a push that changed most of the tree: expiry goes on, and the automatic pin is taken
+    /// off; an option ends another alert instead
     Release {
         #[command(flatten)]
         modules: ModuleArgs,
-        /// The module is whole, though the clients whose pushes failed have not pushed again
+        /// Accept the module as whole, though the clients whose pushes failed have not pushed again
         #[arg(long)]
         torn: bool,
-        /// Files in snapshots are to be as they are now, though they have been altered
+        /// Accept altered files in snapshots as they are now
         #[arg(long, conflicts_with = "torn")]
         damage: bool,
-        /// Pushes whose processes cannot be seen from here, as of a container that was removed,
-        /// have ended
+        /// Count pushes as ended whose processes cannot be seen from here, such as those of a
+        /// removed container
         #[arg(long, conflicts_with_all = ["torn", "damage"])]
         unseen: bool,
-        /// Snapshots that another program removed are to be gone
+        /// Accept that another program removed snapshots
         #[arg(long, conflicts_with_all = ["torn", "damage", "unseen"])]
         vanished: bool,
     },
-    /// Health for monitoring, and a doctor for rsyncd.conf and policy
+    /// Report problems, for monitoring, and find mistakes in rsyncd.conf and policy
     Check {
         #[command(flatten)]
         modules: OptionalModuleArgs,
         #[command(flatten)]
         format: FormatArgs,
-        /// Be the process that tries what needs other rights
+        /// Be the process that tries what needs rights that `check` gives up
         #[arg(long, hide = true, exclusive = true)]
         prober: bool,
     },

@@ -13,15 +13,16 @@ Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
 MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
 
 Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
-3 the lock stayed busy, 4 done, but read the lines that begin with \"warning:\".
+3 gave up waiting for another run, the job queue or a push,
+4 done, but read the lines that begin with \"warning:\".
 `check`: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct ModuleArgs {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     module: Option<OsString>,
-    /// Every module that was worked on before
+    /// Every module that a run has worked on before
     #[arg(long)]
     all: bool,
 }
@@ -35,7 +36,7 @@ impl ModuleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
-    /// Names of snapshots, after the module's if several have one of that name
+    /// Names of snapshots. If several modules have a snapshot of such a name, put the module first
     #[arg(num_args = 1.., required = true, value_name = "NAME")]
     pub(crate) named: Vec<OsString>,
 }
@@ -45,7 +46,7 @@ pub(crate) struct OptionalModuleArgs {
     /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
     #[arg(conflicts_with = "all")]
     module: Option<OsString>,
-    /// Every module that was worked on before
+    /// All modules, as without MODULE
     #[arg(long)]
     all: bool,
 }

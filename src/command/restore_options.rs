@@ -18,29 +18,27 @@ pub(crate) const RESTORE_HELP: &str = "\
 NAME is a snapshot's name, `newest` for the newest complete one, or the absolute path of a snapshot.
 MODULE may also be the path of a snapshot root, such as on a disk of another machine.
 
-PATH is a path in the snapshot, from the module's directory on. `--to DIR` receives it as
+PATH is a path in the snapshot, relative to the module's directory. `--to DIR` receives it as
 `cp -a SNAPSHOT/PATH DIR/` does: `home/anna` becomes DIR/anna, and what is in `home/anna/.` lands in
 DIR itself. Without PATH, all that is in the snapshot lands in DIR. In place, each PATH lands where
 it was in the module; `.` is the whole module.
 
-Nothing is ever deleted: what the destination has besides stays.";
+Nothing is ever deleted: whatever else the destination has stays.";
 
 /// What the command line asks for.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("where").args(["to", "in_place"]).required(true))]
 pub(crate) struct RestoreOptions {
-    /// The snapshot, after its module if several have one of that name; then what to restore
+    /// The snapshot, then the paths to restore. If several modules have a snapshot of that name,
+    /// put the module first
     #[arg(num_args = 1.., required = true, value_name = "NAME")]
     pub named: Vec<OsString>,
     /// Take the newest complete snapshot of that time or before; a date means the end of that day
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
-    /// Restore into this directory; its last name is made if it is missing
-    #[arg(
-        long,
-        value_name = "DIR",
-        conflicts_with = "in_place",
-        required_unless_present = "in_place"
-    )]
+    /// Restore into this directory; it is made if it is missing, but not the ones above it
+    #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
     /// Restore into the module itself, as a push does, and take a snapshot afterwards
     #[arg(long)]
@@ -48,7 +46,8 @@ pub(crate) struct RestoreOptions {
     /// Show what would be written, replaced and refused, and write nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Replace also what is newer than in the snapshot
+    /// Also replace files that are newer than in the snapshot, and files where the snapshot has a
+    /// directory
     #[arg(long)]
     pub overwrite: bool,
 }

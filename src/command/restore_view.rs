@@ -8,6 +8,7 @@ use crate::command::restore_options::RestoreOptions;
 use crate::command::snapshot_choice::ChosenSnapshot;
 use crate::decide::free_space::bytes_text;
 use crate::decide::restore_step::RestoreStep;
+use crate::run::report::Ending;
 use crate::run::restore::Restored;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
@@ -47,6 +48,8 @@ struct ConflictView {
 /// The snapshot after a restore in place.
 #[derive(Serialize)]
 struct TakenView {
+    #[serde(skip)]
+    ending: Ending,
     outcome: &'static str,
     name: Option<String>,
     warnings: Vec<String>,
@@ -87,6 +90,7 @@ impl RestoreView {
             error_count: errors.count + errors_of_run,
             errors: errors.first.iter().chain(run_error).map(ToString::to_string).collect(),
             snapshot_taken: report.as_ref().map(|report| TakenView {
+                ending: report.ending,
                 outcome: report.ending.word(),
                 name: report.snapshot.clone(),
                 warnings: report.all_warnings(),
@@ -118,17 +122,17 @@ impl RestoreView {
             count(self.kept, "file"),
         );
         if self.replaced > 0 {
-            text += &format!(
-                "{} of them {}\n",
-                self.replaced,
-                match self.dry_run {
-                    true => "would replace others",
-                    false => "have replaced others",
-                }
-            );
+            let replaced = match self.dry_run {
+                true => "would replace what is there",
+                false => "replaced what was there",
+            };
+            text += &format!("{} of them {replaced}\n", self.replaced);
         }
         if self.conflict_count > 0 {
-            text += &format!("{} in the way\n", count(self.conflict_count, "name"));
+            text += &match self.conflict_count {
+                1 => "1 entry of the destination is in the way\n".to_string(),
+                number => format!("{number} entries of the destination are in the way\n"),
+            };
         }
         if self.error_count > 0 {
             text += &format!(
@@ -139,13 +143,38 @@ impl RestoreView {
             text += "all of it was read again and is as in the snapshot\n";
         }
         if let Some(taken) = &self.snapshot_taken {
-            text += &match (&taken.name, taken.outcome) {
-                (Some(name), "published") => format!("snapshot {name} was taken after that\n"),
-                (Some(name), outcome) => format!("snapshot after that: {outcome}, {name}\n"),
-                (None, outcome) => format!("snapshot after that: none ({outcome})\n"),
-            };
+            text += &taken.to_text();
         }
         text
+    }
+}
+
+impl TakenView {
+    fn to_text(&self) -> String {
+        let name = || self.name.as_deref().map_or(String::new(), |name| format!(": {name}"));
+        match self.ending {
+            Ending::Published => format!("a snapshot was taken after that{}\n", name()),
+            Ending::Unchanged => {
+                format!("no snapshot was needed: the module equals an earlier one{}\n", name())
+            }
+            Ending::Covered => {
+                "another run read the module after that, and took a snapshot if one was needed\n"
+                    .to_string()
+            }
+            Ending::Torn => {
+                "no snapshot was taken: a push failed half-way, so the module is torn\n".to_string()
+            }
+            Ending::FailedTransfer => {
+                "no snapshot was taken: the policy wants none after an error\n".to_string()
+            }
+            Ending::TooSoon => {
+                "no snapshot yet: the last one is younger than min_interval\n".to_string()
+            }
+            Ending::Deferred => {
+                "no snapshot yet: a push is running, and its hook takes it\n".to_string()
+            }
+            Ending::NotDue => "no snapshot was due after that\n".to_string(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What rsync's exit statuses mean to the administrator of the server, for messages.
 //!
-//! The daemon gives its hooks the status of its own side. It differs from the client's: a client
-//! that could not read a file ends with 23, and the daemon with 0.
+//! The daemon gives its hooks the status of its own side. It may differ from the client's: if a
+//! source on the command line does not exist, the client ends with 23 and the daemon with 0.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ const MEANINGS: [(i32, &str); 24] = [
     (0, "ended well"),
     (1, "a mistake in the command line, or the module may only be read"),
     (2, "the two rsyncs speak different protocols"),
-    (3, "a directory or file that it was to read or write cannot be used"),
+    (3, "an input or output file or directory could not be used"),
     (4, "an option was refused, or a hook turned the client away"),
     (5, "the protocol could not start, as after a wrong password"),
     (6, "the daemon cannot write its log file"),
@@ -29,7 +29,7 @@ const MEANINGS: [(i32, &str); 24] = [
     (13, "rsync could not write its own messages"),
     (14, "rsync's own processes could not talk to each other"),
     (19, "rsync got the signal SIGUSR1"),
-    (20, "rsync or its user stopped it by a signal"),
+    (20, "the client or its user stopped rsync by a signal"),
     (21, "rsync could not wait for one of its processes"),
     (22, "out of memory"),
     (23, "some files could not be read or written"),

@@ -69,8 +69,8 @@ impl fmt::Display for ExpireRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ExpireRefusal::NewestComplete => f.write_str(
-                "it is the newest complete snapshot, which always stays; it can go once there is \
-                 a newer complete one",
+                "it is the newest complete snapshot, which always stays; it can expire once there \
+                 is a newer complete one",
             ),
             ExpireRefusal::Pinned(reason) if reason.is_empty() => {
                 f.write_str("it is pinned; run `unpin` first")
@@ -84,8 +84,8 @@ impl fmt::Display for ExpireRefusal {
             ),
             ExpireRefusal::Read(reader) => write!(
                 f,
-                "{reader}; it can go when that has ended, or after max_lease; to wait no longer, \
-                 end the process that reads"
+                "{reader}; it can expire when that reader has ended, or after max_lease; to expire \
+                 it now, end the reader's process"
             ),
             ExpireRefusal::Obstacle(obstacle, path) => {
                 Obstacles::of_each([(path.clone(), *obstacle)]).fmt(f)
@@ -292,7 +292,10 @@ mod tests {
         for named in ["a", "x"] {
             let named = [named];
             let refusal = refusals(&ExpireFacts { retired: &read, ..facts(&all, &named) });
-            assert!(refusal[0].contains("stays: user laptop reads it since"), "{refusal:?}");
+            assert!(
+                refusal[0].contains("stays: user laptop has been reading it since"),
+                "{refusal:?}"
+            );
         }
     }
 }

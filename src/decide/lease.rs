@@ -22,7 +22,7 @@ pub struct SnapshotReader {
 
 impl fmt::Display for SnapshotReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} reads it since {}", self.name, self.since.format("%FT%TZ"))
+        write!(f, "{} has been reading it since {}", self.name, self.since.format("%FT%TZ"))
     }
 }
 
@@ -33,7 +33,8 @@ pub enum LeaseStanding {
     Holds,
     /// It has lasted for `max_lease`. Its snapshots expire like others, but they are not recycled.
     Outlasted,
-    /// Its process has ended.
+    /// Its process has ended, or it cannot be seen from here and the lease has outlasted
+    /// `max_lease` by a week.
     Over,
 }
 

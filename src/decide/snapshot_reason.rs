@@ -151,9 +151,9 @@ impl fmt::Display for Pause {
                  at `plan`, then run `rotate --confirm` if that is meant"
             ),
             Pause::StateLost => f.write_str(
-                "state.toml was damaged and set aside, or it was missing; marks of failed pushes \
-                 and pauses are lost, pins were taken from their copy; look at `list`, then run \
-                 `rotate --confirm`",
+                "state.toml was missing, or was damaged and is set aside; marks of failed pushes \
+                 and pauses are lost; pins were read back from pins.toml, or are lost if that was \
+                 missing, too; look at `list`, `pin` what must stay, then run `rotate --confirm`",
             ),
         }
     }
@@ -212,7 +212,10 @@ impl fmt::Display for SnapshotReason {
             SnapshotReason::Undated(why) => why.fmt(f),
             SnapshotReason::Unremovable(obstacle) => write!(f, "left in place: {obstacle}"),
             SnapshotReason::Read(reader) => {
-                write!(f, "would expire, but {reader}; it stays until then, or for max_lease")
+                write!(
+                    f,
+                    "would expire, but {reader}; it stays until then, or for max_lease at most"
+                )
             }
             SnapshotReason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")

@@ -134,11 +134,11 @@ pub fn vanished_line(gone: &[VanishedSnapshot], pinned: &[&str]) -> Option<Strin
         pins => format!("; {} pins of them stay until `unpin`", pins.len()),
     };
     Some(format!(
-        "{} {is} gone, and no run of rsyncd-snapshot removed {it}: at {seen} {} still there, at \
-         {} no longer{pins}; if that was a mistake, move {it} back; if it was meant, run `release \
-         --vanished`, and next time `expire`",
+        "{} {is} gone, and no run of rsyncd-snapshot removed {it}: another program removed or \
+         moved {} between {seen} and {}{pins}; if that was a mistake, move {it} back; if it was \
+         meant, run `release --vanished`; next time, use `expire`",
         listed(names, gone.len()),
-        if gone.len() == 1 { "it was" } else { "the last of them was" },
+        if gone.len() == 1 { "it" } else { "the last of them" },
         last.noticed.format("%FT%TZ"),
     ))
 }

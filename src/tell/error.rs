@@ -95,18 +95,18 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
-    /// Other runs on this machine were first in the job queue for as long as this one may wait.
+    /// Other runs on this machine were ahead in the job queue for as long as this one may wait.
     #[error(
-        "{root}: waited {waited_seconds} s for other runs on this machine to end, and {} before \
-         this one (max_parallel = {max_parallel}); {consequence}",
-        if *before == 1 { "1 job is still".to_string() } else { format!("{before} jobs are still") }
+        "{root}: waited {waited_seconds} s in the queue for other runs on this machine; {} still \
+         ahead of this one (max_parallel = {max_parallel}); {consequence}",
+        if *before == 1 { "1 job is".to_string() } else { format!("{before} jobs are") }
     )]
     Queue {
         /// The root, escaped.
         root: String,
         /// How long this run waited, in seconds.
         waited_seconds: u64,
-        /// How many jobs were still before this one.
+        /// How many jobs were still ahead of this one.
         before: usize,
         /// How many may work at once.
         max_parallel: usize,
@@ -115,7 +115,7 @@ pub enum Error {
     },
     /// Pushes were running for as long as this run may wait, and its work needs a tree at rest.
     #[error(
-        "{root}: after {waited_seconds} s a push is still running, of {clients}; {consequence}"
+        "{root}: a push of {clients} was still running after {waited_seconds} s; {consequence}"
     )]
     PushRunning {
         /// The root, escaped.
@@ -129,8 +129,8 @@ pub enum Error {
     },
     /// An entry is not as in the snapshot after it was restored.
     #[error(
-        "{path} is not as in the snapshot: {difference}; another program has changed it, the file \
-         system or the rights of this process do not allow it, or the disk is faulty"
+        "{path} is not as in the snapshot: {difference}; possible causes: another program changed \
+         it, the file system cannot store it, this process may not set it, or the disk is faulty"
     )]
     Restored {
         /// The entry at the destination, escaped.
@@ -195,8 +195,8 @@ pub enum Error {
     },
     /// A tree that cannot be removed was moved out of the way.
     #[error(
-        "{path} cannot be removed and was set aside there: {cause}; then run `rotate --purge` \
-         for the module"
+        "a snapshot cannot be removed and was moved to {path}: {cause}; after that, run `rotate \
+         --purge` for the module"
     )]
     SetAside {
         /// Where it is now, escaped.
@@ -214,8 +214,8 @@ pub enum Error {
     },
     /// This machine has no directory for what it remembers.
     #[error(
-        "no directory is known in which transfers can be noted: set HOME, XDG_RUNTIME_DIR or \
-         RSYNCD_SNAPSHOT_STATE_DIRECTORY"
+        "there is no directory for what this machine has to remember: set HOME, XDG_RUNTIME_DIR \
+         or RSYNCD_SNAPSHOT_STATE_DIRECTORY"
     )]
     NoStateDirectory,
     /// Something that cannot happen.

@@ -331,7 +331,7 @@ fn what_cannot_be_moved_is_refused_with_the_command_that_helps() {
     let below = module.snapshot(OLD[1]).join("sub/old");
     Run::of(tool("chattr").arg("+i").arg(&below)).exits(&[0]);
     let run = module.run(&["expire", NAME, OLD[1], "--now"]).exits(&[1]);
-    run.says("cannot be removed and was set aside");
+    run.says("cannot be removed and was moved to");
     Run::of(tool("chattr").args(["-R", "-i"]).arg(module.private("unremovable"))).exits(&[0]);
     module.run(&["rotate", NAME, "--purge"]).exits(&[0]);
     module.run(&["check", NAME]).exits(&[0]);
@@ -350,7 +350,8 @@ fn what_is_being_read_stays_and_its_reader_is_named() {
     for more in [&[][..], &["--now"], &["--now", "--below-min-keep"]] {
         let arguments = [&["expire", NAME, OLD[3], OLD[1]], more].concat();
         let run = module.run(&arguments).exits(&[2]);
-        run.says("2021-01-01T00-00-00Z stays: `hold sleep` (process ").says("reads it since");
+        run.says("2021-01-01T00-00-00Z stays: `hold sleep` (process ")
+            .says("has been reading it since");
     }
     module.run(&["release", NAME]).exits(&[0]).says("does not expire as long as it is read");
     module.run(&["expire", NAME, OLD[3]]).exits(&[0]);

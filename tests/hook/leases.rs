@@ -160,7 +160,7 @@ fn a_restore_during_three_pushes_is_never_a_mixture() {
     assert_eq!(shown[0]["reader"], "address 127.0.0.1");
     assert!(shown[0]["read_since"].is_string() && shown[1]["reader"].is_null(), "{shown:?}");
     for command in [&["plan", "data"][..], &["rotate", "data"], &["list", "data"]] {
-        module.run(command).exits(&[0]).says("address 127.0.0.1 reads it since");
+        module.run(command).exits(&[0]).says("address 127.0.0.1 has been reading it since");
     }
     assert!(reader.try_wait().expect("a status").is_none(), "it reads for longer than the pushes");
     assert!(reader.wait().expect("its status").success());
@@ -377,7 +377,7 @@ fn what_is_read_is_neither_retired_nor_recycled_until_its_reader_ends() {
     let shown = run.json();
     let one = shown["snapshots"].as_array().expect("a list").iter().find(|it| it["name"] == OLD[0]);
     let reasons = one.expect("it is there")["reasons"].to_string();
-    assert!(reasons.contains("user anna reads it since"), "{reasons}");
+    assert!(reasons.contains("user anna has been reading it since"), "{reasons}");
     assert!(module.snapshots().contains(&OLD[0].to_string()));
     kill(reader);
     module.run(&["rotate", "data"]).exits(&[0, 4]);
@@ -436,7 +436,8 @@ fn a_reader_gives_way_when_space_is_short() {
     let free = (facts.f_bavail * facts.f_frsize) >> 20;
     module.write_policy(&format!("{policy}free_space = \"{}M\"\n", free + 2));
     let run = module.run(&["rotate", "data"]).exits(&[4]);
-    let run = run.says("2020-01-02T12-00-00Z is expired although user anna reads it since");
+    let run =
+        run.says("2020-01-02T12-00-00Z is expired although user anna has been reading it since");
     assert_eq!(module.snapshots().len(), 3, "{run}");
     assert!(module.snapshots().contains(&"2020-01-01T00-00-00Z".to_string()), "{run}");
     module.run(&["check", "data"]).exits(&[1]).says("although user anna reads it");

@@ -863,7 +863,7 @@ fn max_parallel_modules_are_worked_on_in_order_of_arrival() {
     server
         .run(&["snapshot", &module])
         .exits(&[3])
-        .says("1 job is still before this one (max_parallel = 1)");
+        .says("1 job is still ahead of this one (max_parallel = 1)");
 
     // One that has worked for a minute no longer counts.
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("this boot");
