@@ -151,7 +151,7 @@ impl fmt::Display for Pause {
                  at `plan`, then run `rotate --confirm` if that is meant"
             ),
             Pause::StateLost => f.write_str(
-                "state.toml was missing, or was damaged and is set aside; marks of failed pushes \
+                "state.toml was damaged and set aside, or it was missing; marks of failed pushes \
                  and pauses are lost; pins were read back from pins.toml, or are lost if that was \
                  missing, too; look at `list`, `pin` what must stay, then run `rotate --confirm`",
             ),

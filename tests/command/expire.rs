@@ -159,7 +159,7 @@ fn one_bad_name_changes_nothing() {
     assert_consistent(&module, &all, &[]);
     // The newest stays whatever is said.
     let run = module.run(&["expire", NAME, &newest, "--below-min-keep", "--now"]).exits(&[2]);
-    run.says("it can go once there is a newer complete one");
+    run.says("it can expire once there is a newer complete one");
     module.run(&["expire", NAME, OLD[0], OLD[1], "--below-min-keep"]).exits(&[0]);
     assert_consistent(&module, &[OLD[2], OLD[3], &newest], &[OLD[0], OLD[1]]);
 }
