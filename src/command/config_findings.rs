@@ -9,7 +9,7 @@ use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::writers::Writers;
 use crate::config::forbidden::offers_only_reading;
-use crate::config::partial_links::{follows_links, remedy};
+use crate::config::partial_dir_symlinks::{follows_links, remedy};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::arguments::rewriting_option::RewritingOption;

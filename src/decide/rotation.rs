@@ -4,7 +4,7 @@
 //! stand for each slot, drop the slots before the window, and keep the N newest ones. A snapshot
 //! that stands for a kept slot stays. This program differs where the rule loses data:
 //!
-//! * A snapshot holds not for an instant but from its own time to *verified-until*, the last
+//! * A snapshot is valid not for an instant but from its own time to *verified-until*, the last
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
@@ -20,7 +20,7 @@ use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::Pause;
 use crate::decide::snapshot_verdict::{Decision, RotationHistory};
-use crate::decide::{expiry_in_doubt, guards, undated};
+use crate::decide::{expiry_in_doubt, pauses, undated};
 
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
 pub fn decide(
@@ -33,24 +33,24 @@ pub fn decide(
     let mut snapshots = snapshots.to_vec();
     undated::mark(&mut snapshots, &clock);
     let mut decision = decide_before_guards(&snapshots, policy, now);
-    guards::keep_unremovable(&mut decision.verdicts);
-    decision.pause = guards::pauses(&snapshots, history, &clock, policy, now)
+    pauses::keep_unremovable(&mut decision.verdicts);
+    decision.pause = pauses::pauses(&snapshots, history, &clock, policy, now)
         .into_iter()
         .next()
-        .or_else(|| guards::pause_after_policy_change(&decision, history, policy));
+        .or_else(|| pauses::pause_after_policy_change(&decision, history, policy));
     if let Some(pause) = decision.pause.clone() {
-        guards::apply_pause(&mut decision.verdicts, &pause);
+        pauses::apply_pause(&mut decision.verdicts, &pause);
         if let Pause::ClockDoubt(_) = pause {
             expiry_in_doubt::expire_under_all(&mut decision.verdicts, &clock, policy);
-            guards::keep_unremovable(&mut decision.verdicts);
-            if guards::pause_after_policy_change(&decision, history, policy).is_some() {
-                guards::apply_pause(&mut decision.verdicts, &pause);
+            pauses::keep_unremovable(&mut decision.verdicts);
+            if pauses::pause_after_policy_change(&decision, history, policy).is_some() {
+                pauses::apply_pause(&mut decision.verdicts, &pause);
             }
         }
     }
     // After the pauses: a client that reads must not keep a changed policy from being noticed.
-    guards::keep_read(&mut decision.verdicts);
-    decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire);
+    pauses::keep_read(&mut decision.verdicts);
+    decision.deferred = pauses::apply_max_expire(&mut decision.verdicts, policy.max_expire);
     decision
 }
 
@@ -64,5 +64,5 @@ pub fn pauses(
     let clock = history.clock_now(snapshots, policy);
     let mut snapshots = snapshots.to_vec();
     undated::mark(&mut snapshots, &clock);
-    guards::pauses(&snapshots, history, &clock, policy, now)
+    pauses::pauses(&snapshots, history, &clock, policy, now)
 }

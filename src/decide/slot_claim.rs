@@ -1,6 +1,6 @@
 //! For one frequency: which complete snapshot stands for which slot.
 //!
-//! A snapshot holds from its own time to verified-until and so covers a *range* of slots. With
+//! A snapshot is valid from its own time to verified-until and so spans a *range* of slots. With
 //! slots numbered without gaps, which snapshot stands for a slot and which slots are the newest is
 //! arithmetic on ranges: linear in the number of snapshots, however long nothing changed.
 
@@ -28,8 +28,8 @@ struct HeldSlots {
 }
 
 impl HeldSlots {
-    /// A snapshot holds until it was last verified, but not beyond the next one's time: from
-    /// there on the next one holds.
+    /// A snapshot is valid until it was last verified, but not beyond the next one's time: from
+    /// there on the next one is.
     fn new(spans: &[ShownPeriod], position: usize, frequency: Frequency, zone: &Zone) -> Self {
         let ShownPeriod { from, until } = spans[position];
         let until = spans.get(position + 1).map_or(until, |next| until.min(next.from).max(from));

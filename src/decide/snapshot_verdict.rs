@@ -34,7 +34,7 @@ pub struct RotationHistory {
     pub anomaly: Option<Anomaly>,
     /// Files in snapshots that were found altered.
     pub damage: Option<Damage>,
-    /// The [`rules`](crate::decide::guards::rules) of the last rotation; `None` if there was none.
+    /// The [`rules`](crate::decide::pauses::rules) of the last rotation; `None` if there was none.
     pub rules: Option<String>,
 }
 

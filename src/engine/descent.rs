@@ -1,4 +1,4 @@
-//! The way from a tree's root down to the directory at hand (where the walk is), by descriptors.
+//! The way from a tree's root down to the current directory of a walk, by descriptors.
 //!
 //! A client can make a tree that is tens of thousands of levels deep: longer than any path, and
 //! with more directories than a process may have open. So only the last `WINDOW` levels and the
@@ -109,7 +109,7 @@ impl Descent {
         Ok(Descent { start, device, levels: Vec::new() })
     }
 
-    /// The directory at hand, open for reading.
+    /// The current directory, open for reading.
     ///
     /// # Errors
     /// `ESTALE` if a directory on the way to it was moved or removed; the error of opening a level.
@@ -127,7 +127,7 @@ impl Descent {
         Ok(open.fd)
     }
 
-    /// The directory at hand, open for lookups: names in it can be opened, inspected, linked and
+    /// The current directory, open for lookups: names in it can be opened, inspected, linked and
     /// removed.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl Descent {
         self.device
     }
 
-    /// Levels between the start and the directory at hand.
+    /// Levels between the start and the current directory.
     pub(crate) fn depth(&self) -> usize {
         self.levels.len()
     }
@@ -273,12 +273,12 @@ impl Descent {
         Ok(DescentStart { root_path: root_path.clone(), root: *root, relative, directory })
     }
 
-    /// The path from the tree's root to the directory at hand or to `name` in it.
+    /// The path from the tree's root to the current directory or to `name` in it.
     pub(crate) fn relative_path(&self, name: Option<&CStr>) -> Vec<u8> {
         self.path_to(self.levels.len(), name)
     }
 
-    /// The path from the tree's root to the directory at hand, unless it is too long to be used as
+    /// The path from the tree's root to the current directory, unless it is too long to be used as
     /// a path. A client can nest directories so deeply that paths would take most of the memory.
     pub(crate) fn usable_path(&self) -> Option<Vec<u8>> {
         let mut bytes = self.start.relative.len();
@@ -297,7 +297,7 @@ impl Descent {
         names.join(&b'/')
     }
 
-    /// The failure of `operation` on the directory at hand or on `name` in it.
+    /// The failure of `operation` on the current directory or on `name` in it.
     pub(crate) fn error(
         &self,
         operation: &'static str,
@@ -307,7 +307,7 @@ impl Descent {
         Error::io_bytes(operation, &self.path(name), cause)
     }
 
-    /// The whole path of the directory at hand or of `name` in it, for messages.
+    /// The whole path of the current directory or of `name` in it, for messages.
     pub(crate) fn path(&self, name: Option<&CStr>) -> Vec<u8> {
         let mut path = self.start.root_path.as_os_str().as_bytes().to_vec();
         path.push(b'/');

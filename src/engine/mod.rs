@@ -8,8 +8,8 @@
 //! are opened; a regular file is opened only where it must be copied ([`copy`]) or hashed
 //! ([`content`]).
 //!
-//! The directory *at hand* is the one that a walk is in. *Pending* subdirectories are those that it
-//! has still to visit.
+//! The *current* directory is the one that a walk is in; that of the process is never used.
+//! *Pending* subdirectories are those that the walk has still to visit.
 
 pub(crate) mod attributes;
 pub(crate) mod baseline;

@@ -191,14 +191,14 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Removes all but the subdirectories of the directory at hand; these become pending.
+    /// Removes all but the subdirectories of the current directory; these become pending.
     fn empty_directory(&mut self) {
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.remove_files(&mut pending);
         self.frames.push(RemoveFrame { pending, is_shared: false });
     }
 
-    /// Goes on with the subdirectories of the directory at hand that did not fit into memory.
+    /// Goes on with the subdirectories of the current directory that did not fit into memory.
     fn read_again(&mut self, mut pending: PendingChildren<()>) {
         let Some(frame) = self.frames.pop() else { return };
         match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {
@@ -257,7 +257,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Leaves the directory at hand and removes it, unless another worker has got a part of it.
+    /// Leaves the current directory and removes it, unless another worker has got a part of it.
     fn remove_directory(&mut self) {
         let is_shared = self.frames.pop().is_some_and(|frame| frame.is_shared);
         let name = self.descent.leave();

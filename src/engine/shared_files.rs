@@ -56,7 +56,7 @@ pub(crate) fn look(
 struct SharedFileSearch<'a> {
     writable: WritableFiles<'a>,
     deadline: Instant,
-    /// Whether a push could write into each file of the directory at hand.
+    /// Whether a push could write into each file of the current directory.
     judges_all: bool,
     found: Leftover,
 }
@@ -81,7 +81,7 @@ fn descend(descent: &mut Descent, destination: &[u8]) -> SysResult<()> {
         match stat_entry(descent.directory()?.as_fd(), &name) {
             Ok(stat) if is_kind(&stat, SFlag::S_IFDIR) => descent.enter(&name).map(drop)?,
             Ok(stat) if is_kind(&stat, SFlag::S_IFLNK) => return Err(Errno::ELOOP),
-            // The push writes or makes a file of that name in the directory at hand.
+            // The push writes or makes a file of that name in the current directory.
             Ok(_) | Err(Errno::ENOENT) => break,
             Err(cause) => return Err(cause),
         }

@@ -25,12 +25,12 @@ pub(crate) trait Visitor {
         ControlFlow::Continue(())
     }
 
-    /// The walk has entered the directory at hand, `name` in the one above.
+    /// The walk has entered the current directory, `name` in the one above.
     fn entered(&mut self, _descent: &mut Descent, _name: &CStr, _stat: &FileStat) -> Subtree {
         Subtree::Visit
     }
 
-    /// All below the directory at hand was visited, and the walk is about to leave it. This is
+    /// All below the current directory was visited, and the walk is about to leave it. This is
     /// called for the first directory of a walk, too.
     fn leaves(&mut self, _descent: &mut Descent) -> ControlFlow<()> {
         ControlFlow::Continue(())
@@ -41,13 +41,13 @@ pub(crate) trait Visitor {
         is_no_part_of_tree(cause)
     }
 
-    /// The directory at hand is about to be read for the first time.
+    /// The current directory is about to be read for the first time.
     fn begins(&mut self, _descent: &Descent) {}
 
     /// Visits an entry that is not a directory.
     fn file(&mut self, file: &VisitedFile) -> ControlFlow<()>;
 
-    /// The directory at hand, or `name` in it, could not be opened or read.
+    /// The current directory, or `name` in it, could not be opened or read.
     fn failed(&mut self, descent: &Descent, name: Option<&CStr>, cause: Errno) -> ControlFlow<()>;
 }
 
@@ -75,14 +75,14 @@ pub(crate) fn is_no_part_of_tree(cause: Errno) -> bool {
     is_gone(cause) || cause == Errno::EXDEV
 }
 
-/// Walks the directory at hand and all below it.
+/// Walks the current directory and all below it.
 pub(crate) fn walk_from_here(descent: &mut Descent, visitor: &mut dyn Visitor) -> ControlFlow<()> {
     let mut walk = SequentialWalk::new(descent, visitor);
     walk.read(PendingChildren::new(LEVEL_BYTES), Pass::First)?;
     walk.run()
 }
 
-/// Walks the directory `name` in the directory at hand, and all below it.
+/// Walks the directory `name` in the current directory, and all below it.
 pub(crate) fn walk_into(
     descent: &mut Descent,
     name: &CStr,
@@ -145,7 +145,7 @@ impl<'a> SequentialWalk<'a> {
         }
     }
 
-    /// Reads the directory at hand; its subdirectories become the lowest frame.
+    /// Reads the current directory; its subdirectories become the lowest frame.
     fn read(&mut self, mut pending: PendingChildren<()>, pass: Pass) -> ControlFlow<()> {
         if pass == Pass::First {
             self.visitor.begins(self.descent);

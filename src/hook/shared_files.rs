@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::config::partial_links::{follows_links, munges_links};
+use crate::config::partial_dir_symlinks::{follows_links, munges_links};
 use crate::config::settings::Settings;
 use crate::decide::arguments::Arguments;
 use crate::decide::grade::Grade;

@@ -15,7 +15,7 @@ use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::dir::{self, Dir, OwnedDir};
 use crate::store::gate::Gate;
-use crate::store::inode_log::in_place::InPlaceChanges;
+use crate::store::inode_log::changed_in_place::InPlaceChanges;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::tell::error::Result;

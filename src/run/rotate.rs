@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::free_space::is_short;
 use crate::decide::grade::Grade;
-use crate::decide::guards::rules;
+use crate::decide::pauses::rules;
 use crate::decide::rotation::decide;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::Decision;

@@ -1,6 +1,6 @@
 //! `rotate`: a rotation that an administrator asks for.
 
-use crate::decide::guards::rules;
+use crate::decide::pauses::rules;
 use crate::module::target::Target;
 use crate::run::disposal::{RetiredRemoval, RotationReport};
 use crate::run::marks::remember_policy;

@@ -42,7 +42,7 @@ use crate::run::session::Session;
 use crate::run::vanished;
 use crate::store::clean_up::{clean_up, discard_staging};
 use crate::store::gate::Gate;
-use crate::store::inode_log::in_place::in_place_changes;
+use crate::store::inode_log::changed_in_place::in_place_changes;
 use crate::store::retire;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList, adopt};
 use crate::store::state::{DueMark, LastRun, State};

@@ -28,7 +28,7 @@ use crate::engine::listing_cache::ListingCache;
 use crate::store::clean_up::{STAGED_IN_ROOT_PREFIX, forget};
 use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::index_file;
-use crate::store::inode_log::in_place::InPlaceChanges;
+use crate::store::inode_log::changed_in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;

@@ -23,7 +23,7 @@
 //! * A value that makes no sense is not examined: rsyncd refuses the transfer because of it.
 
 mod combined_effect;
-mod job;
+mod job_of_options;
 pub mod option_name;
 mod options;
 mod partial;

@@ -61,7 +61,7 @@ impl TreeCloner<'_, '_> {
         Ok(entries)
     }
 
-    /// Lists the subdirectories of the live directory at hand once more; false if it has gone.
+    /// Lists the subdirectories of the current live directory once more; false if it has gone.
     pub(crate) fn list_directories(
         &mut self,
         pending: &mut PendingChildren<DirectoryToClone>,
@@ -140,7 +140,7 @@ impl TreeCloner<'_, '_> {
         Ok(listed)
     }
 
-    /// Counts the temporary files of the live directory at hand.
+    /// Counts the temporary files of the current live directory.
     fn note_temporaries(&mut self, names: Temporaries) {
         if names.count == 0 {
             return;
@@ -341,7 +341,7 @@ impl TreeCloner<'_, '_> {
             .map_err(|cause| self.staged.error("make the staged copy of", Some(name), cause))
     }
 
-    /// Removes all files of the staged directory at hand.
+    /// Removes all files of the current staged directory.
     fn remove_files(&mut self, staged: BorrowedFd) -> Result<()> {
         let listing = Listing::read(staged)
             .map_err(|cause| self.staged.error("read the staged copy of", None, cause))?;
@@ -353,7 +353,7 @@ impl TreeCloner<'_, '_> {
             .map_err(|cause| self.staged.error("read the staged copy of", None, cause))
     }
 
-    /// Removes an entry of the staged directory at hand, with the subtree below it.
+    /// Removes an entry of the current staged directory, with the subtree below it.
     pub(crate) fn remove_staged(&mut self, staged: BorrowedFd, name: &CStr) -> Result<()> {
         match unlinkat(staged, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => self.cloned.removed += 1,

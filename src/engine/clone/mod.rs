@@ -275,14 +275,14 @@ struct TreeCloner<'a, 's> {
     depth: u32,
     frames: FrameStack<CloneFrame>,
     cloned: CloneOutcome,
-    /// Whether the directory at hand is a partial directory, in which files are copied.
+    /// Whether the current directory is a partial directory, in which files are copied.
     copies_files: bool,
     /// Baselines of inodes that are new in the clone, not yet handed over.
     baselines: Vec<u8>,
 }
 
 impl TreeCloner<'_, '_> {
-    /// The failure to link or copy the live entry `name` to the staged directory at hand.
+    /// The failure to link or copy the live entry `name` to the current staged directory.
     fn pair_error(&self, operation: &'static str, name: &CStr, cause: Errno) -> Error {
         let from = self.live.path(Some(name));
         let to = self.staged.relative_path(Some(name));

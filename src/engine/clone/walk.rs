@@ -82,7 +82,7 @@ impl TreeCloner<'_, '_> {
             Err(Errno::EXDEV) => {
                 self.skip_mount(name);
                 let record = IndexRecord::unfinished(0, Stamp::NEVER);
-                self.part.push(self.depth_at_hand(), name, record);
+                self.part.push(self.current_depth(), name, record);
                 return self.leave_empty(name, directory.is_new);
             }
             Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
@@ -139,7 +139,7 @@ impl TreeCloner<'_, '_> {
                 .is_ok_and(|stat| SnapshotStamp::of(&stat) == record.own);
             if is_intact {
                 self.count_kept(&record);
-                self.part.push(self.depth_at_hand(), name, record);
+                self.part.push(self.current_depth(), name, record);
             }
             return Ok(is_intact);
         }
@@ -189,7 +189,7 @@ impl TreeCloner<'_, '_> {
     }
 
     /// The depth below the tree's root of the directory whose frame is pushed next.
-    fn depth_at_hand(&self) -> u32 {
+    fn current_depth(&self) -> u32 {
         self.depth + u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
 
@@ -219,7 +219,7 @@ impl TreeCloner<'_, '_> {
         Ok(())
     }
 
-    /// Makes the staged directory at hand equal to the live one, whose `stat` was read after `now`.
+    /// Makes the current staged directory equal to the live one, whose `stat` was read after `now`.
     /// Its subdirectories become pending; its attributes are applied when it is left.
     pub(crate) fn fill_directory(
         &mut self,
@@ -265,7 +265,7 @@ impl TreeCloner<'_, '_> {
         Ok(())
     }
 
-    /// Whether the live directory at hand is a partial directory. `name` excludes most of them at
+    /// Whether the current live directory is a partial directory. `name` excludes most of them at
     /// little cost.
     fn is_partial_dir(&self, name: Option<&CStr>) -> bool {
         let Some(dirs) = self.shared.knowledge.partial_dirs else { return false };
@@ -301,7 +301,7 @@ impl TreeCloner<'_, '_> {
         });
     }
 
-    /// Notes that the staged directory at hand has changed after it was filled, so that it differs
+    /// Notes that the current staged directory has changed after it was filled, so that it differs
     /// from the live one. A directory that was kept has to get its attributes back, too.
     pub(crate) fn touch(&mut self) -> Result<()> {
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
@@ -329,11 +329,11 @@ impl TreeCloner<'_, '_> {
         }
         let name = self.live.leave();
         self.staged.leave();
-        self.part.push(self.depth_at_hand(), &name, record);
+        self.part.push(self.current_depth(), &name, record);
         Ok(())
     }
 
-    /// Gives the staged directory at hand its attributes, and completes its record.
+    /// Gives the current staged directory its attributes, and completes its record.
     fn apply_attributes(
         &mut self,
         unfinished: &DirectoryToFinish,

@@ -29,7 +29,7 @@ impl UnfinishedSearch {
         UnfinishedSearch { since_ns, found: Mutex::new(BTreeSet::new()) }
     }
 
-    /// Notes the live directory at hand if it is unfinished.
+    /// Notes the current live directory if it is unfinished.
     pub(crate) fn note(&self, live: &Descent, stamp: &Stamp) {
         if stamp.mtime_ns != stamp.ctime_ns || stamp.ctime_ns < self.since_ns {
             return;

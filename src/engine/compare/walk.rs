@@ -71,7 +71,7 @@ impl CompareWalk<'_> {
         self.visit(directory)
     }
 
-    /// Visits `name`, which is the next to be visited in the directories at hand.
+    /// Visits `name`, which is the next to be visited in the current directories.
     pub(crate) fn enter(&mut self, name: &CStr, directory: DirectoryToCompare) -> Result<()> {
         if self.is_unchanged_leaf(name, directory) {
             return Ok(());
@@ -125,8 +125,8 @@ impl CompareWalk<'_> {
         self.frames.push(frame);
     }
 
-    /// Goes on with the subdirectories that did not fit into memory. The entries of the directories
-    /// at hand are not counted a second time.
+    /// Goes on with the subdirectories that did not fit into memory. The entries of the current
+    /// directories are not counted a second time.
     fn read_again(&mut self, mut pending: PendingChildren<DirectoryToCompare>) -> Result<()> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         if !frame.is_unchanged
@@ -161,7 +161,7 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
-    /// Compares or counts the directories at hand.
+    /// Compares or counts the current directories.
     fn visit(&mut self, directory: DirectoryToCompare) -> Result<()> {
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.comparison.directories_read += 1;
@@ -192,7 +192,7 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
-    /// The directory at hand of one tree, to be read from its start.
+    /// The current directory of one tree, to be read from its start.
     fn rewind(&mut self, side: PresentIn) -> Result<DirectoryFd> {
         let descent = if side == PresentIn::Snapshot { &mut self.snapshot } else { &mut self.live };
         let (directory, _) = open_with_state(descent)?;

@@ -3,7 +3,7 @@
 //! Each worker has a reader of its own with a small cache of blocks. Nothing is believed before it
 //! is checked: the checksum of each block, and of each record its name, its links, which lead
 //! backwards only, and the order of the names in one directory. So even a forged index ends, and
-//! leads nowhere but to names in the directory at hand.
+//! leads nowhere but to names in the current directory.
 
 use std::cell::RefCell;
 use std::ffi::CStr;

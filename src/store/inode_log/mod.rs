@@ -10,9 +10,9 @@
 //! The inode log is evidence only: an error in it is reported and prevents no snapshot.
 
 pub(crate) mod block;
+pub(crate) mod changed_in_place;
 pub(crate) mod commit;
 pub(crate) mod compact;
-pub(crate) mod in_place;
 pub(crate) mod reader;
 pub(crate) mod recorder;
 pub(crate) mod windows;
