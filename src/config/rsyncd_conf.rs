@@ -544,7 +544,7 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize
         };
-        for _ in 0..20_000 {
+        for _ in 0..4_000 {
             let text: Vec<u8> =
                 (0..random() % 64).map(|_| alphabet[random() % alphabet.len()]).collect();
             fs::write(file.path(), &text).unwrap();

@@ -18,7 +18,7 @@ use support::daemon::Daemon;
 use support::random::Random;
 use support::server::Server;
 use support::time::wait_until;
-use support::{have, is_full_sweep, is_root};
+use support::{by_sweep, have, is_root};
 
 /// What a module of one file is to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,7 +274,7 @@ fn random_files_mean_to_the_reader_what_they_mean_to_rsync() {
 
     let seed = std::env::var("RSYNCD_SNAPSHOT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or(20);
-    let count = if is_full_sweep() { 20_000 } else { 150 };
+    let count = by_sweep(60, 150, 20_000);
     let mut expected: BTreeMap<(usize, String), (Served, String)> = BTreeMap::new();
     let (mut served, mut writable, mut refused) = (0, 0, 0);
     for number in 0..count {

@@ -1019,7 +1019,7 @@ fn mounts_that_come_and_go_hide_no_change() {
     if !support::may_mount() {
         return;
     }
-    for seed in 0..if support::is_full_sweep() { 40 } else { 2 } {
+    for seed in 0..support::by_sweep(1, 2, 40) {
         let module = indexed();
         let outside = module.directory.join("outside");
         fill(&outside);

@@ -356,11 +356,9 @@ type Place = (Module, Option<FileSystem>);
 /// Runs sequences, two at a time, each in a place of its own. None where there can be none.
 fn run_sequences(place: impl Fn() -> Option<Place> + Sync) -> Option<Tally> {
     let only = std::env::var("RSYNCD_SNAPSHOT_SEED").ok().map(|seed| seed.parse().expect("a seed"));
-    let full = support::is_full_sweep();
     let seeds = match only {
         Some(seed) => seed..seed + 1,
-        None if full => 0..SEQUENCES * 40,
-        None => 0..SEQUENCES,
+        None => 0..support::by_sweep(SEQUENCES.div_ceil(5), SEQUENCES, SEQUENCES * 40),
     };
     let next = AtomicU64::new(seeds.start);
     let total = Mutex::new(Tally::default());

@@ -2,7 +2,8 @@
 //! files that snapshots share is reported with file and snapshots, and nothing that only makes
 //! other files is.
 //!
-//! 25 rounds of clean runs by default, 1,000 with `RSYNCD_SNAPSHOT_SWEEP=full`.
+//! 5 rounds of clean runs by default, 25 with `RSYNCD_SNAPSHOT_SWEEP=usual`, 1,000 with
+//! `RSYNCD_SNAPSHOT_SWEEP=full`.
 
 use crate::support;
 
@@ -386,8 +387,7 @@ fn clean_round(rig: &mut Rig, random: &mut Random, round: usize) {
 }
 
 fn rounds() -> usize {
-    let is_full = support::is_full_sweep();
-    if is_full { 1_000 } else { 25 }
+    support::by_sweep(5, 25, 1_000)
 }
 
 #[test]

@@ -30,13 +30,14 @@ use support::daemon::{Daemon, program};
 use support::module::Module;
 use support::random::Random;
 use support::run::{Run, tool};
-use support::{BINARY, have, is_full_sweep, is_root, tree};
+use support::{BINARY, by_sweep, have, is_full_sweep, is_root, tree};
 
 /// How many random combinations there are.
 const RANDOM: usize = 10_000;
 
 /// How long a sample takes.
 const SAMPLE: Duration = Duration::from_secs(15);
+const QUICK_SAMPLE: Duration = Duration::from_secs(4);
 
 const WORKERS: usize = 4;
 
@@ -523,7 +524,9 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
                 let so_far = ran.load(Ordering::Relaxed);
                 eprintln!("{so_far} pushes after {:.0} s", began.elapsed().as_secs_f64());
             }
-            if number >= chunks.len() || (!is_full && began.elapsed() > SAMPLE) {
+            if number >= chunks.len()
+                || (!is_full && began.elapsed() > by_sweep(QUICK_SAMPLE, SAMPLE, SAMPLE))
+            {
                 let bench = bench.as_ref().expect("a bench");
                 killed.fetch_add(bench.killed, Ordering::Relaxed);
                 turned_away.fetch_add(bench.turned_away, Ordering::Relaxed);

@@ -33,7 +33,7 @@ use rsyncd_snapshot::decide::verdict_facts::{
     AllowedSnapshot, ClientCompletion, Forbidden, LedgerCoverage, Occasion, RunningPushes,
     Statuses, TransferEnd, TreeComparison, VerdictFacts, VerdictStage,
 };
-use support::is_full_sweep;
+use support::by_sweep;
 use support::random::Random;
 
 const DIRECTORIES: usize = 6;
@@ -438,7 +438,7 @@ impl World {
 
 #[test]
 fn complete_snapshots_lack_nothing_and_repeated_jobs_mend() {
-    let histories = if is_full_sweep() { 1_200_000 } else { 20_000 };
+    let histories = by_sweep(4_000, 20_000, 1_200_000);
     for seed in 0..histories {
         let mut world = World::new(seed);
         let actions = 10 + world.random.below(40);

@@ -155,8 +155,7 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
     if !have(&["rsync"]) {
         return;
     }
-    let full = support::is_full_sweep();
-    let count = if full { 10_000 } else { 200 };
+    let count = support::by_sweep(50, 200, 10_000);
     let module = Module::new();
     let source = support::daemon::source(&module);
     let sections = format!(

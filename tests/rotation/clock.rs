@@ -31,7 +31,7 @@ use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::snapshot::Undated;
 use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
 use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
-use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, full_sweep, policy, taken};
+use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, policy, taken};
 use support::module::Module;
 use support::random::Random;
 use support::server::Server;
@@ -640,7 +640,7 @@ fn a_doubt_across_a_boot_expires_nothing() {
 /// Errors by the dozen within one boot, with a look after every push.
 #[test]
 fn random_doubts_within_a_boot_lose_nothing_at_any_time() {
-    let histories = if full_sweep() { 10_000 } else { 150 };
+    let histories = support::by_sweep(40, 150, 10_000);
     let mut expired_in_doubt = 0;
     for seed in 0..histories {
         let mut random = Random::new(seed);
@@ -752,7 +752,7 @@ fn live(seed: u64) -> Worlds {
 
 #[test]
 fn no_wrong_clock_costs_what_the_right_one_keeps() {
-    let histories = if full_sweep() { 40_000 } else { 100 };
+    let histories = support::by_sweep(30, 100, 40_000);
     let (mut resumed, mut with_undated, mut expired) = (0, 0, 0);
     for seed in 0..histories {
         let worlds = live(seed);

@@ -26,12 +26,12 @@ use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::snapshot_verdict::RotationHistory;
 use rsyncd_snapshot::decide::zone::Zone;
-use snapshots::{at, bare_policy, between, full_sweep, moments, schemes, smallest};
+use snapshots::{at, bare_policy, between, moments, schemes, smallest};
 use support::file_system::{FileSystem, Kind};
 use support::module::{Module, visible};
 use support::random::Random;
 use support::run::{Run, tool};
-use support::{have, tree};
+use support::{by_sweep, have, tree};
 
 // -- Random sets as data ---------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ fn random_sets_are_decided_alike() {
     let Some(original) = &Original::get() else { return };
     let decision = RefCell::new(Decision::of(original));
     let (mut expired, mut different) = (0, 0);
-    for seed in 0..if full_sweep() { 100_000 } else { 1_000 } {
+    for seed in 0..by_sweep(250, 1_000, 100_000) {
         let case = Case::random(&mut Random::new(seed));
         let compare = |names: &[String]| compare(names, &case, &mut decision.borrow_mut());
         let Ok(expected) = compare(&case.names) else {
@@ -221,7 +221,7 @@ fn random_directories_are_rotated_alike() {
     let cases = (1_000_000..)
         .map(|seed| Case { now, ..Case::random(&mut Random::new(seed)) })
         .filter(suits);
-    for case in cases.take(if full_sweep() { 500 } else { 25 }) {
+    for case in cases.take(by_sweep(8, 25, 500)) {
         let both = Both::with(original, &case.names);
         let expected = expected(&case.names, &case, &mut decision).expect("what has to stay");
         let options = case.scheme.options();

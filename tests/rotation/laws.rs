@@ -24,8 +24,8 @@ use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
 use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{
-    DAY, HOUR, MINUTE, ZONES, at, bare_policy, between, choice, full_sweep, moments, policy,
-    smallest, table, taken, zones,
+    DAY, HOUR, MINUTE, ZONES, at, bare_policy, between, choice, moments, policy, smallest, table,
+    taken, zones,
 };
 use support::random::Random;
 
@@ -127,7 +127,7 @@ type Lawful = Result<(), String>;
 /// Checks `law` on `cases` random cases, a hundred times as many in a full sweep.
 #[track_caller]
 fn holds(cases: u64, law: impl Fn(&Case) -> Lawful) {
-    let cases = if full_sweep() { cases * 100 } else { cases };
+    let cases = crate::support::by_sweep(cases.div_ceil(5), cases, cases * 100);
     let breaks = |case: &Case| match catch_unwind(AssertUnwindSafe(|| law(case))) {
         Ok(lawful) => lawful.err(),
         Err(_) => Some("it panics".to_string()),
@@ -216,7 +216,7 @@ fn what_is_pinned_unreadable_or_of_the_future_stays() {
 /// Only what is a snapshot's name to the last byte is ever decided on.
 #[test]
 fn foreign_names_are_no_snapshots() {
-    for seed in 0..if full_sweep() { 3_000_000 } else { 30_000 } {
+    for seed in 0..crate::support::by_sweep(6_000, 30_000, 3_000_000) {
         let mut random = Random::new(seed);
         let name = nearly_a_name(&mut random);
         let Some(read) = SnapshotName::parse(&name, &Zone::utc()) else { continue };

@@ -92,7 +92,18 @@ pub(crate) fn is_root() -> bool {
 
 /// Whether the tests try all cases instead of a sample.
 pub(crate) fn is_full_sweep() -> bool {
-    std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
+    by_sweep(false, false, true)
+}
+
+/// How much a test tries: the first by default, so that `cargo test` takes a few minutes, the second
+/// with `RSYNCD_SNAPSHOT_SWEEP=usual` as in `tests/run`, the third with `RSYNCD_SNAPSHOT_SWEEP=full`.
+pub(crate) fn by_sweep<T>(quick: T, usual: T, full: T) -> T {
+    match std::env::var("RSYNCD_SNAPSHOT_SWEEP").as_deref() {
+        Ok("full") => full,
+        Ok("usual") => usual,
+        Ok("quick") | Err(_) => quick,
+        Ok(other) => panic!("RSYNCD_SNAPSHOT_SWEEP={other}: it is quick, usual or full"),
+    }
 }
 
 /// What `skipped!` does.

@@ -44,11 +44,6 @@ pub(crate) const ZONES: [&str; 7] = [
     "Pacific/Apia",
 ];
 
-/// Whether the tests try all cases instead of a sample.
-pub(crate) fn full_sweep() -> bool {
-    crate::support::is_full_sweep()
-}
-
 pub(crate) fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }

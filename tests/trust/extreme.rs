@@ -28,7 +28,7 @@ use support::file_system::{FileSystem, Kind};
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
 use support::simulated::{EXPIRING, Simulated, settle};
-use support::{fingerprint, have, is_full_sweep, is_root, tree};
+use support::{by_sweep, fingerprint, have, is_full_sweep, is_root, tree};
 
 /// Each push expires the snapshot before the newest, however much it changes.
 static POLICY: LazyLock<String> = LazyLock::new(|| format!("{EXPIRING}anomaly_share = \"100%\"\n"));
@@ -225,7 +225,7 @@ fn assert_a_chain_is_survived(name: &str, levels: usize) -> Trial {
 /// under these limits.
 #[test]
 fn a_tree_of_ten_thousand_levels_is_no_obstacle() {
-    assert_a_chain_is_survived("d", if is_full_sweep() { 50_000 } else { 10_000 });
+    assert_a_chain_is_survived("d", by_sweep(2_000, 10_000, 50_000));
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_confined_program_survives_a_deep_tree() {
 fn a_directory_of_very_many_entries_is_no_obstacle() {
     let trial = Trial::new();
     let directory = OwnedFd::from(File::open(&trial.module.latest).expect("the module"));
-    for number in 0..if is_full_sweep() { 1_000_000 } else { 20_000 } {
+    for number in 0..by_sweep(5_000, 20_000, 1_000_000) {
         let name = format!("entry {number:07}");
         // A few directories, links and pipes among the files.
         match number % 1_000 {

@@ -81,8 +81,7 @@ fn throw(name: &str) {
     let (_, target) = *target::TARGETS.iter().find(|(known, _)| *known == name).expect("a target");
     let seeds = seeds(name);
     assert!(!seeds.is_empty());
-    let full = crate::support::is_full_sweep();
-    let mutations = if full { MUTATIONS * 100 } else { MUTATIONS };
+    let mutations = crate::support::by_sweep(MUTATIONS / 5, MUTATIONS, MUTATIONS * 100);
     let mut random = Random::new(20_261_126);
     let hit = |garbage: &[u8]| {
         let survived = catch_unwind(AssertUnwindSafe(|| target(garbage)));

@@ -22,7 +22,7 @@ use support::outside::Outside;
 use support::run::{Run, tool};
 use support::simulated::Simulated;
 use support::swapper::{Ground, Swapper};
-use support::{BINARY, is_full_sweep, tree};
+use support::{BINARY, by_sweep, is_full_sweep, tree};
 
 /// One snapshot stays, and the one before can be recycled.
 const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\ntime_zone = \"UTC\"\n\
@@ -45,7 +45,7 @@ fn kinds() -> &'static [Kind] {
 
 /// How long each kind of run is tried.
 fn duration() -> Duration {
-    Duration::from_secs(if is_full_sweep() { 60 } else { 4 })
+    Duration::from_secs(by_sweep(1, 4, 60))
 }
 
 /// A module, and the process that does that to it.

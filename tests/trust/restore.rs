@@ -20,7 +20,7 @@ use support::run::Run;
 use support::swapper::{Ground, Swapper};
 use support::sweep::{Call, calls, spread};
 use support::time::next_second;
-use support::{have, is_full_sweep, root, tree};
+use support::{by_sweep, have, root, tree};
 
 /// Where a restore goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,7 +238,7 @@ fn nothing_outside_is_touched_while_a_tree_is_restored() {
         outside.violations();
         let swapper = Swapper::start(ground);
         let (began, mut runs) = (Instant::now(), 0);
-        let seconds = if is_full_sweep() { 60 } else { 4 };
+        let seconds = by_sweep(1, 4, 60);
         while began.elapsed() < Duration::from_secs(seconds) {
             let arguments = ["restore", NAME, &snapshot, ".", "--overwrite"];
             let mut command = module.command_through(&OR_HANGS, &arguments);

@@ -15,11 +15,11 @@ impl Size {
     /// A few clients for some seconds, or what `RSYNCD_SNAPSHOT_SWEEP=full` means;
     /// `RSYNCD_SNAPSHOT_LOAD_SECONDS` and `RSYNCD_SNAPSHOT_SEED` say otherwise.
     pub(crate) fn of_this_run() -> Size {
-        let full = crate::support::is_full_sweep();
-        let usual = match full {
-            true => Size { clients: 50, modules: 20, seconds: 300, seed: 0 },
-            false => Size { clients: 16, modules: 8, seconds: 8, seed: 0 },
-        };
+        let usual = crate::support::by_sweep(
+            Size { clients: 8, modules: 4, seconds: 3, seed: 0 },
+            Size { clients: 16, modules: 8, seconds: 8, seed: 0 },
+            Size { clients: 50, modules: 20, seconds: 300, seed: 0 },
+        );
         Size {
             clients: number("RSYNCD_SNAPSHOT_LOAD_CLIENTS")
                 .map_or(usual.clients, |count| count as usize),
