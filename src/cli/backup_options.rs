@@ -227,7 +227,7 @@ fn local_source(source: &OsString) -> Result<PathBuf> {
             escape(source.as_bytes())
         ))),
         Err(_) => Err(ClientError::Refused(format!(
-            "SOURCE '{}' is no local directory",
+            "SOURCE '{}' is not a local directory",
             escape(source.as_bytes())
         ))),
     }

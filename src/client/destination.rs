@@ -219,7 +219,9 @@ pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<u16>), Strin
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match number.and_then(|text| text.parse::<u16>().ok()).filter(|&port| port > 0) {
         Some(port) => Ok((host, Some(port))),
-        None => Err(format!("has the port '{}', which is no number from 1 to 65535", escape(port))),
+        None => {
+            Err(format!("has the port '{}', which is not a number from 1 to 65535", escape(port)))
+        }
     }
 }
 

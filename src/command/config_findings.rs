@@ -39,7 +39,7 @@ pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
                 let known: Vec<String> =
                     conf.modules.iter().map(|module| escape(&module.name)).collect();
                 let message = format!(
-                    "[module.{}] is no module in {}{}",
+                    "[module.{}] is not a module in {}{}",
                     toml_key(name.as_bytes()),
                     escape_path(&settings.rsyncd_conf),
                     did_you_mean(&name, known.iter().map(String::as_str))

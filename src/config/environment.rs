@@ -59,7 +59,7 @@ impl HookConnection {
     ///
     /// # Errors
     /// [`Error::Environment`] for a missing, empty or relative module path, and for a process that
-    /// is no number.
+    /// is not a number.
     pub fn read(bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self> {
         let module_path =
             bytes("RSYNC_MODULE_PATH").ok_or_else(|| wrong("RSYNC_MODULE_PATH", "is not set"))?;
@@ -121,7 +121,9 @@ fn bytes(variable: &str) -> Option<Vec<u8>> {
 fn number(variable: &'static str, bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<i32>> {
     let Some(value) = bytes(variable) else { return Ok(None) };
     let parsed = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
-    parsed.map(Some).ok_or_else(|| wrong(variable, &format!("is no number: '{}'", escape(&value))))
+    parsed
+        .map(Some)
+        .ok_or_else(|| wrong(variable, &format!("is not a number: '{}'", escape(&value))))
 }
 
 fn wrong(variable: &'static str, problem: &str) -> Error {

@@ -428,7 +428,7 @@ mod tests {
         assert!(mistake("keep = 7").contains("defaults.keep is the integer 7; it must be a table"));
         assert_eq!(
             mistake("keep = { dayly = 7 }"),
-            "p.toml:2:10: defaults.keep.dayly is no frequency (did you mean daily?); the \
+            "p.toml:2:10: defaults.keep.dayly is not a frequency (did you mean daily?); the \
              frequencies are minutely, hourly, daily, weekly, monthly, yearly"
         );
         assert!(parse("[defaults.keep]\n").unwrap_err()[0].starts_with("p.toml:1:"));

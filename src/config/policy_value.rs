@@ -202,7 +202,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
             Some(frequency) => Ok((frequency, PolicyValue::new(key_path, spanned).slots()?)),
             None => {
                 let message = format!(
-                    "{key_path} is no frequency{}; the frequencies are {}",
+                    "{key_path} is not a frequency{}; the frequencies are {}",
                     did_you_mean(word, Frequency::ALL.map(Frequency::word)),
                     frequency_words()
                 );

@@ -178,7 +178,7 @@ impl ConfReader {
         }
         if !value.starts_with(b"/") {
             return Err(place.refused(&format!(
-                "&{} {} is no absolute path, so it depends on where the daemon was started",
+                "&{} {} is not an absolute path, so it depends on where the daemon was started",
                 escape(name),
                 escape(value)
             )));
@@ -266,9 +266,10 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
     let text = read.map_err(|cause| refused(cause.to_string()))?;
     match text.len() as u64 <= MAX_BYTES {
         true => Ok(text),
-        false => {
-            Err(refused(format!("it has more than {} MiB and is no rsyncd.conf", MAX_BYTES >> 20)))
-        }
+        false => Err(refused(format!(
+            "it has more than {} MiB and is not an rsyncd.conf",
+            MAX_BYTES >> 20
+        ))),
     }
 }
 
@@ -450,7 +451,7 @@ mod tests {
         );
         assert!(
             error("\n&include inc")
-                .starts_with("@/rsyncd.conf:2: &include inc is no absolute path")
+                .starts_with("@/rsyncd.conf:2: &include inc is not an absolute path")
         );
         assert_eq!(
             error("&merge @/none"),

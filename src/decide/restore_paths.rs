@@ -88,7 +88,7 @@ pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, Stri
         return Err(format!("{} holds `..`: name the path itself", shown()));
     }
     if names.iter().any(|name| name.contains(&0)) {
-        return Err(format!("{} is no path", shown()));
+        return Err(format!("{} is not a path", shown()));
     }
     Ok(RestorePath { names, is_content })
 }

@@ -76,7 +76,9 @@ impl fmt::Display for EntryDifference {
             EntryDifference::Mode => "its mode differs",
             EntryDifference::Xattrs => "its ACL or other extended attributes differ",
             EntryDifference::Missing => "it is missing",
-            EntryDifference::Link => "it is no hard link of the file that it should be linked with",
+            EntryDifference::Link => {
+                "it is not a hard link of the file that it should be linked with"
+            }
         })
     }
 }

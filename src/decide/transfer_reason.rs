@@ -80,7 +80,7 @@ impl fmt::Display for TransferReason {
             TransferReason::AskedFor => write!(f, "asked for by hand"),
             TransferReason::Due => write!(f, "an earlier run left it due"),
             TransferReason::NothingWritten { how } => match how {
-                NothingWritten::NotAPush => write!(f, "the transfer was no push"),
+                NothingWritten::NotAPush => write!(f, "the transfer was not a push"),
                 NothingWritten::ReadOnly => {
                     write!(f, "rsyncd.conf lets this client only read, so it wrote nothing")
                 }

@@ -195,7 +195,7 @@ impl Translation<'_> {
             _ => self.mistake(
                 "ionice",
                 setting,
-                "this is no class: write idle, best-effort or realtime (3, 2, 1)",
+                "this is not a class: write idle, best-effort or realtime (3, 2, 1)",
             ),
         }
     }

@@ -52,7 +52,7 @@ pub(crate) fn period(value: &str) -> Result<RetentionCount, &'static str> {
     let mut rest = Expression { rest: expression, depth: 0 };
     match rest.sum().filter(|_| rest.next().is_none()) {
         Some(slots) => Ok(RetentionCount::Slots(slots, expression.to_string())),
-        None => Err("this is no count: write a number, an expression such as 24*7, or always"),
+        None => Err("this is not a count: write a number, an expression such as 24*7, or always"),
     }
 }
 

@@ -104,7 +104,7 @@ fn every_mistake_is_told_with_its_place_and_nothing_is_printed() {
         ("[ROOT]\n[x]\n[ROOT]\n", &[":3: [", "again after line 1"]),
         (
             "[ROOT]\ndaily = seven\nweekly = 7 days\n",
-            &[":2: daily = seven: this is no count", ":3: weekly"],
+            &[":2: daily = seven: this is not a count", ":3: weekly"],
         ),
         (
             "[ROOT]\ndaily = 7\n  weekly = 4\n",
@@ -115,7 +115,7 @@ fn every_mistake_is_told_with_its_place_and_nothing_is_printed() {
         ("[ROOT]\nstrict = perhaps\nuse-sudo = x\n", &[":2: strict = perhaps", ":3: use-sudo = x"]),
         (
             "[ROOT]\nprefer-recent = newest\nionice = nice\n",
-            &[":2: ", ":3: ionice = nice: this is no class"],
+            &[":2: ", ":3: ionice = nice: this is not a class"],
         ),
         ("[DEFAULT]\ndaily = x\n[a]\n[b]\n", &[":2: daily = x"]),
     ] {

@@ -107,9 +107,9 @@ fn a_section_without_a_module_gets_a_free_name() {
     assert_eq!(modules(&run).len(), 4, "none for the module, which has no section: {run}");
     let told = comments(&run);
     assert!(told.contains("push to `path = /srv/data/latest`, and this table its name"), "{run}");
-    assert!(told.contains("this is no absolute path"), "{run}");
+    assert!(told.contains("this is not an absolute path"), "{run}");
     module.write_policy(&run.stdout());
-    module.run(&["check"]).says("[module.data-2] is no module");
+    module.run(&["check"]).says("[module.data-2] is not a module");
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn real_source(source: &Path) -> Result<PathBuf> {
         .map_err(|cause| Error::io("find the source", source, cause))?;
     match path.is_dir() {
         true => Ok(path),
-        false => refuse(format!("the source {} is no directory", escape_path(source))),
+        false => refuse(format!("the source {} is not a directory", escape_path(source))),
     }
 }
 
