@@ -12,12 +12,12 @@ use crate::command::finding_id::FindingId;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::client::Client;
 use crate::decide::duration_text::{DurationText, roughly};
-use crate::decide::exit_status::ExitStatus;
 use crate::decide::grade::Grade;
 use crate::decide::push_age::{
     AgeFacts, AgeLevel, PushAge, expected_since, last_push, level, push_age,
 };
 use crate::decide::push_history::PushHistory;
+use crate::decide::rsync_status::RsyncStatus;
 use crate::module::expected::{conf_file, expects_pushes};
 use crate::module::target::Target;
 use crate::store::expected_pushes;
@@ -177,7 +177,7 @@ impl<'a> Ages<'a> {
                 "; a push of {} failed {} ago with {}",
                 who.label(),
                 self.ago(end.time),
-                ExitStatus(end.status).with_space(end.free_bytes)
+                RsyncStatus(end.status).with_space(end.free_bytes)
             ),
         }
     }

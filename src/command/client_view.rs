@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::command::root_findings::push_history;
-use crate::decide::exit_status::ExitStatus;
 use crate::decide::push_history::{ClientPushes, PushHistory};
+use crate::decide::rsync_status::RsyncStatus;
 use crate::module::target::Target;
 use crate::store::state::State;
 
@@ -44,7 +44,7 @@ fn view(history: &PushHistory, client: &ClientPushes) -> ClientView {
         last_failed_push: client.failed.as_ref().map(|end| FailedPushView {
             time: end.time,
             status: end.status,
-            meaning: ExitStatus(end.status).meaning(),
+            meaning: RsyncStatus(end.status).meaning(),
             free_bytes: end.free_bytes,
         }),
         last_snapshot: client.snapshot.clone(),

@@ -7,11 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::policy_value::key_text;
 use crate::config::settings::POLICY_FILE;
 use crate::decide::duration_text::roughly;
-use crate::decide::exit_status::ExitStatus;
 use crate::decide::push_history::FailedEnd;
 use crate::decide::pushes_without_snapshot::{
     PUSHES_WITHOUT_SNAPSHOT_LIMIT, PushesWithoutSnapshot,
 };
+use crate::decide::rsync_status::RsyncStatus;
 use crate::decide::torn_mark::{TornMark, UNHEALED_LIMIT};
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::verdict_facts::PARTIAL_TRANSFER;
@@ -188,7 +188,7 @@ pub(crate) fn torn_module(
     let since = torn.since.format("%FT%TZ");
     // A negative status does not come from rsyncd: the hook did not run, or the state was lost.
     let free_bytes = failed.filter(|end| end.status == torn.status).and_then(|end| end.free_bytes);
-    let end = ExitStatus(torn.status).with_space(free_bytes);
+    let end = RsyncStatus(torn.status).with_space(free_bytes);
     let release = target.command("release", "--torn");
     let requests = torn.requests();
     let (what, next) = if requests.is_empty() {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::exit_status::ExitStatus;
 use crate::decide::grade::Grade;
+use crate::decide::rsync_status::RsyncStatus;
 use crate::decide::verdict_facts::NothingWritten;
 
 /// The reason of a verdict about a transfer.
@@ -92,7 +92,7 @@ impl fmt::Display for TransferReason {
                 }
             },
             TransferReason::Failed { status } => {
-                write!(f, "the transfer ended with {}", ExitStatus(*status))
+                write!(f, "the transfer ended with {}", RsyncStatus(*status))
             }
             TransferReason::OthersLeft { status } => write!(
                 f,

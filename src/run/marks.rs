@@ -3,8 +3,8 @@
 //! A run may be killed while it waits. Therefore it first writes what it knows of its transfer into
 //! the state, or, on a full disk, into this machine's memory outside the root.
 
-use crate::decide::exit_status::ExitStatus;
 use crate::decide::push_history::{EndedPush, PushOutcome};
+use crate::decide::rsync_status::RsyncStatus;
 use crate::decide::verdict::verdict;
 use crate::decide::verdict_facts::{AllowedSnapshot, VerdictStage};
 use crate::module::target::Target;
@@ -37,7 +37,7 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
             "{}: the transfer ended with {}; the module is torn: it may be a mixture of old and \
              new files until that push is repeated",
             target.label(),
-            ExitStatus(status)
+            RsyncStatus(status)
         );
     }
     let in_place = request.push.as_ref().is_some_and(|push| push.in_place);

@@ -9,7 +9,7 @@ use crate::decide::free_space::bytes_text;
 
 /// A status that rsync ends with; as text, the number with its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExitStatus(pub i32);
+pub struct RsyncStatus(pub i32);
 
 /// rsync's status after an error in file I/O.
 const FILE_IO: i32 = 11;
@@ -42,7 +42,7 @@ const MEANINGS: [(i32, &str); 24] = [
     (255, "ssh failed"),
 ];
 
-impl ExitStatus {
+impl RsyncStatus {
     /// What the status means; none for a number that rsync's manual does not list. A negative
     /// number does not come from rsync: rsyncd gives it to the hook if a signal killed the process
     /// that transferred, and this program notes it if no hook ran.
@@ -62,7 +62,7 @@ impl ExitStatus {
     }
 }
 
-impl fmt::Display for ExitStatus {
+impl fmt::Display for RsyncStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.meaning() {
             Some(meaning) => write!(f, "status {}: {meaning}", self.0),
@@ -77,12 +77,12 @@ mod tests {
 
     #[test]
     fn a_status_is_told_with_its_meaning() {
-        assert_eq!(ExitStatus(77).to_string(), "status 77");
-        assert_eq!(ExitStatus(22).to_string(), "status 22: out of memory");
-        assert!(ExitStatus(-1).to_string().starts_with("status -1: its process was killed"));
-        let full = ExitStatus(11).with_space(Some(4 << 20));
+        assert_eq!(RsyncStatus(77).to_string(), "status 77");
+        assert_eq!(RsyncStatus(22).to_string(), "status 22: out of memory");
+        assert!(RsyncStatus(-1).to_string().starts_with("status -1: its process was killed"));
+        let full = RsyncStatus(11).with_space(Some(4 << 20));
         assert_eq!(full, "status 11: error in file I/O, often a full disk; 4 MiB free");
-        assert_eq!(ExitStatus(12).with_space(Some(1)), ExitStatus(12).to_string());
+        assert_eq!(RsyncStatus(12).with_space(Some(1)), RsyncStatus(12).to_string());
         let numbers: Vec<i32> = MEANINGS.iter().map(|(status, _)| *status).collect();
         assert!(numbers.is_sorted(), "{numbers:?}");
     }
