@@ -16,7 +16,7 @@ use crate::decide::verdict_facts::ClientCompletion;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
-use crate::run::{reap, rotate, transfer, vanished};
+use crate::run::{dead_transfers, rotate, transfer, vanished};
 use crate::store::ledger::Ledger;
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -64,7 +64,7 @@ pub(crate) fn release_torn(context: &Context, module: Option<&OsStr>) -> Result<
 /// If the module, its ledger or its state cannot be used.
 pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     release_each(context, module, |target| {
-        Ok(match reap::end_unseen(target, &Clock::System)? {
+        Ok(match dead_transfers::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
             1 => "1 push counts as ended".to_string(),
             count => format!("{count} pushes count as ended"),

@@ -3,6 +3,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod close_gate;
+pub(crate) mod dead_transfers;
 pub(crate) mod disposal;
 pub(crate) mod expire_by_hand;
 pub(crate) mod facts;
@@ -14,7 +15,6 @@ pub(crate) mod marks;
 pub(crate) mod memory;
 pub(crate) mod order;
 pub(crate) mod publish;
-pub(crate) mod reap;
 pub(crate) mod report;
 pub(crate) mod request;
 pub(crate) mod restore;

@@ -24,7 +24,7 @@ use crate::decide::verdict_facts::{
     TransferEnd, VerdictFacts, VerdictStage,
 };
 use crate::module::target::Target;
-use crate::run::reap::{highest_marked, reap};
+use crate::run::dead_transfers::{highest_marked, reap};
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::ledger::Ledger;
