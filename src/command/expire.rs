@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use crate::command::freed_space::USUAL_MAX_ENTRIES;
+use crate::command::list_view::rfc3339;
 use crate::command::named_snapshots::{ModuleAndSnapshots, find_all};
-use crate::command::view::rfc3339;
 use crate::command::{print_done, print_json};
 use crate::decide::free_space::bytes_text;
 use crate::decide::snapshot_reason::Pause;

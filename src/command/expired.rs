@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::command::view::rfc3339;
+use crate::command::list_view::rfc3339;
 use crate::decide::duration_text::roughly;
 use crate::decide::name::SnapshotName;
 use crate::module::target::Target;

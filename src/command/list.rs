@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 
 use crate::command::expired::ExpiredView;
+use crate::command::list_view::{ListView, VanishedView};
 use crate::command::print_json;
-use crate::command::view::{ListView, VanishedView};
 use crate::decide::undated;
 use crate::module::context::Context;
 use crate::run::session::lease_terms;

@@ -19,6 +19,7 @@ pub(crate) mod hold;
 pub(crate) mod import_policy;
 pub(crate) mod lease_findings;
 pub(crate) mod list;
+pub(crate) mod list_view;
 pub(crate) mod named_snapshots;
 pub(crate) mod pin;
 pub(crate) mod plan;
@@ -41,7 +42,6 @@ pub(crate) mod snapshot_choice;
 pub(crate) mod timeline;
 pub(crate) mod unremovable_findings;
 pub(crate) mod verify;
-pub(crate) mod view;
 pub(crate) mod writers;
 
 use std::cell::LazyCell;

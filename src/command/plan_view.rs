@@ -8,9 +8,9 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::command::list_view::rfc3339;
 use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::TimelineRow;
-use crate::command::view::rfc3339;
 use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::SnapshotReason;

@@ -10,10 +10,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::command::list_view::rfc3339;
 use crate::command::plan_options::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
 use crate::command::timeline::{Terminal, TimelineRow, strip};
-use crate::command::view::rfc3339;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::duration_text::{DurationText, roughly};
 use crate::decide::grade::Grade;

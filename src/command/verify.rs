@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 
 use serde::Serialize;
 
+use crate::command::list_view::VanishedView;
 use crate::command::print_json;
-use crate::command::view::VanishedView;
 use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
