@@ -5,15 +5,12 @@
 //! ([`doctor`](crate::command::doctor)).
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use log::LevelFilter;
-use serde::Serialize;
-
-use crate::command::client_view::{self, ClientView};
+use crate::command::check_view::{CheckView, CheckedModuleView, to_text, view};
+use crate::command::client_view;
 use crate::command::doctor::Doctor;
 use crate::command::doctor::hooks::ReadHookArguments;
 use crate::command::doctor::prober::Prober;
@@ -30,23 +27,12 @@ use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
 use crate::store::other_modules::OtherModules;
+use crate::system::process_io;
+use crate::tell::PROGRAM;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::output::print;
-
-#[derive(Serialize)]
-struct CheckedModuleView {
-    module: String,
-    status: Severity,
-    findings: Vec<Finding>,
-    clients: Vec<ClientView>,
-}
-
-#[derive(Serialize)]
-struct CheckView {
-    status: Severity,
-    modules: Vec<CheckedModuleView>,
-}
+use log::LevelFilter;
 
 /// Checks one module or all that have the hook; returns the exit status of a Nagios plugin.
 /// `prober`: started before this process gave up its rights, if it has any.
@@ -92,39 +78,6 @@ pub(crate) fn run(
         false => print(&to_text(&view, context.level == Some(LevelFilter::Debug)))?,
     }
     Ok(status.code())
-}
-
-impl CheckedModuleView {
-    fn add(&mut self, findings: Vec<Finding>) {
-        let worst = findings.iter().map(|finding| finding.level).max();
-        self.status = self.status.max(worst.unwrap_or(Severity::Ok));
-        self.findings.extend(findings);
-        sort(&mut self.findings);
-    }
-}
-
-/// The worst findings come first: a person reads only the beginning of a line.
-fn sort(findings: &mut [Finding]) {
-    findings.sort_by_key(|finding| Reverse(finding.level));
-}
-
-fn view(module: String, mut findings: Vec<Finding>) -> CheckedModuleView {
-    sort(&mut findings);
-    let status = findings.iter().map(|finding| finding.level).max().unwrap_or(Severity::Ok);
-    CheckedModuleView { module, status, findings, clients: Vec::new() }
-}
-
-fn to_text(view: &CheckView, with_details: bool) -> String {
-    let mut text = String::new();
-    for module in &view.modules {
-        let shown = module.findings.iter().filter(|finding| with_details || !finding.is_detail);
-        let messages: Vec<&str> = shown.map(|finding| finding.message.as_str()).collect();
-        if !messages.is_empty() {
-            let (status, messages) = (module.status.word(), messages.join("; "));
-            text += &format!("{status} - {}: {messages}\n", module.module);
-        }
-    }
-    text
 }
 
 /// What is read once for all modules that are checked.
@@ -274,14 +227,34 @@ fn check_all(
         }
     }
     if modules.is_empty() {
-        let message = format!(
-            "no module in {} runs rsyncd-snapshot as its post-xfer exec",
-            escape_path(&context.settings.rsyncd_conf)
-        );
-        let finding = Finding::new(FindingId::NoModule, Severity::Unknown, message);
+        let finding = without_modules(context, conf, around);
         modules.push(view("rsyncd.conf".into(), vec![finding]));
     }
     modules
+}
+
+/// What is told if no module is known to run this program. The hook of one may be a script that
+/// does.
+fn without_modules(context: &Context, conf: &RsyncdConf, around: &Surroundings) -> Finding {
+    let file = escape_path(&context.settings.rsyncd_conf);
+    let may_concern = |module: &&RsyncdModule| {
+        let post = around.doctor().map(|doctor| doctor.hooks(module).post);
+        !offers_only_reading(module) && post.is_some_and(|post| post.may_be_ours())
+    };
+    match conf.modules.iter().find(may_concern) {
+        Some(module) => {
+            let message = format!(
+                "cannot tell whether a module in {file} gets snapshots: the post-xfer exec of {} \
+                 may run {PROGRAM} or not; after the first push this shows",
+                escape(&module.name)
+            );
+            Finding::new(FindingId::NoModule, Severity::Ok, message)
+        }
+        None => {
+            let message = format!("no module in {file} runs {PROGRAM} as its post-xfer exec");
+            Finding::new(FindingId::NoModule, Severity::Unknown, message)
+        }
+    }
 }
 
 /// The findings about a module and its root, without those about rsyncd.conf.
@@ -345,14 +318,23 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     }
     if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {
         findings.extend(rsyncd.doctor.of_places(module, target));
-        findings.extend(config_findings::of_module(&rsyncd.writers, module, target));
+        let pre = rsyncd.doctor.hooks(module).pre;
+        findings.extend(config_findings::of_module(&rsyncd.writers, module, &pre, target));
     }
     findings
 }
 
 fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error> {
     let has_links = |path: &std::path::Path| around.doctor()?.has_links(path);
-    let of_root = RootSurroundings { has_links: &has_links, ended_with_23: Cell::new(false) };
+    let written = |pid: u32| match around.doctor() {
+        Some(doctor) => doctor.bytes_written_below(pid),
+        None => process_io::bytes_written_below(pid),
+    };
+    let of_root = RootSurroundings {
+        has_links: &has_links,
+        written: &written,
+        ended_with_23: Cell::new(false),
+    };
     let found = root_findings::of_root(target, &of_root);
     if of_root.ended_with_23.get() {
         around.ended_with_23.set(true);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::command::doctor::hooks::PRE_XFER;
+use crate::command::doctor::hooks::{HookFacts, PRE_XFER};
 use crate::command::doctor::roots::{reaches_snapshots, toml_key};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
@@ -15,6 +15,7 @@ use crate::config::settings::{PolicySource, Settings};
 use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::similar::did_you_mean;
 use crate::module::target::Target;
+use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
 
 /// Findings about the policy file itself.
@@ -54,9 +55,14 @@ pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
 
 /// Findings about what a module, and other modules that reach its directory, let clients do to
 /// snapshots.
-pub(crate) fn of_module(writers: &Writers, module: &RsyncdModule, target: &Target) -> Vec<Finding> {
+pub(crate) fn of_module(
+    writers: &Writers,
+    module: &RsyncdModule,
+    pre: &HookFacts,
+    target: &Target,
+) -> Vec<Finding> {
     let missing = unrefused_options(module);
-    let is_open = !module.runs_this_program(PRE_XFER) && !offers_only_reading(module);
+    let is_open = !pre.is_ours() && !offers_only_reading(module);
     let mut findings = Vec::new();
     if is_open && !missing.is_empty() {
         let message = format!(
@@ -64,7 +70,14 @@ pub(crate) fn of_module(writers: &Writers, module: &RsyncdModule, target: &Targe
             module.place_of("refuse options"),
             missing.join(", ")
         );
-        findings.push(Finding::new(FindingId::RefuseOptions, Severity::Warning, message));
+        // A script may run our pre-xfer, which turns such pushes away.
+        findings.push(match pre.may_be_ours() {
+            true => Finding::cannot_tell(
+                FindingId::RefuseOptions,
+                format!("{message}, unless {PRE_XFER} runs {PROGRAM}"),
+            ),
+            false => Finding::new(FindingId::RefuseOptions, Severity::Warning, message),
+        });
     }
     findings.extend(refused_partial_dirs(module, target));
     findings.extend(modules_that_write_snapshots(writers, module, target));

@@ -11,7 +11,7 @@ use crate::decide::push_history::FailedEnd;
 use crate::decide::pushes_without_snapshot::{
     PUSHES_WITHOUT_SNAPSHOT_LIMIT, PushesWithoutSnapshot,
 };
-use crate::decide::rsync_status::RsyncStatus;
+use crate::decide::rsync_status::{NO_HOOK, RsyncStatus};
 use crate::decide::torn_mark::{TornMark, UNHEALED_LIMIT};
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::verdict_facts::PARTIAL_TRANSFER;
@@ -20,8 +20,8 @@ use crate::store::completion::{self, UnfinishedFile};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::system::syscalls::stat_below;
-use crate::tell::counted;
 use crate::tell::escape::{escape_path, shell_path, unescape};
+use crate::tell::{PROGRAM, counted};
 
 /// How long a client may take over a backup.
 const UNFINISHED_AFTER: TimeDelta = TimeDelta::days(1);
@@ -117,6 +117,7 @@ pub(crate) fn pushes_without_snapshot(
     }
     let accept = |status| as_complete(target, status);
     let remedy = match (status, because) {
+        (&NO_HOOK, _) => find_hook(target),
         (_, TransferReason::ClientPartial) => format!(
             "the client's output names the files; if they may be missing, exclude them there, or \
              {}",
@@ -152,6 +153,7 @@ pub(crate) fn pushes_without_snapshot(
         ),
     };
     let end = match because {
+        _ if *status == NO_HOOK => "the hook after the last one did not run".to_string(),
         TransferReason::Failed { .. } => because.to_string(),
         because => format!("the last one ended with status {status}, and {because}"),
     };
@@ -159,6 +161,15 @@ pub(crate) fn pushes_without_snapshot(
         "the last {pushes} pushes, since {}, brought no complete snapshot: {end}; {remedy}",
         since.format("%FT%TZ")
     ))
+}
+
+/// What to do where the hook after a push did not run.
+fn find_hook(target: &Target) -> String {
+    format!(
+        "see that the module's `post-xfer exec` runs {PROGRAM} (`{}` tells what it runs), and that \
+         no restart of the daemon ends pushes",
+        target.command("check", "-v")
+    )
 }
 
 /// The line of the policy by which a status earns a complete snapshot.
@@ -185,8 +196,8 @@ pub(crate) fn torn_module(
     failed: Option<&FailedEnd>,
     now: DateTime<Utc>,
 ) -> String {
-    let since = torn.since.format("%FT%TZ");
-    // A negative status does not come from rsyncd: the hook did not run, or the state was lost.
+    let torn_since = torn.torn_since();
+    let since = torn_since.format("%FT%TZ");
     let free_bytes = failed.filter(|end| end.status == torn.status).and_then(|end| end.free_bytes);
     let end = RsyncStatus(torn.status).with_space(free_bytes);
     let release = target.command("release", "--torn");
@@ -197,16 +208,24 @@ pub(crate) fn torn_module(
         (format!("a push of an unknown client failed ({end})"), next.to_string())
     } else {
         let what = match requests.len() {
+            1 if torn.status == NO_HOOK => {
+                format!("the hook after the push of {} did not run", requests.join(""))
+            }
             1 => format!("the push of {} failed ({end})", requests.join("")),
             _ => format!("pushes failed (the last with {end}): of {}", requests.join(", of ")),
         };
-        (what, "push the same again from there".to_string())
+        let again = "push the same again from there";
+        let next = match torn.status {
+            NO_HOOK => format!("{}; then {again}", find_hook(target)),
+            _ => again.to_string(),
+        };
+        (what, next)
     };
-    let is_old = now - torn.since > TORN_FOR_LONG;
+    let is_old = now - torn_since > TORN_FOR_LONG;
     let age = if is_old {
         format!(
             ", for {} now, and no push since then did all that it was to do",
-            roughly(now - torn.since)
+            roughly(now - torn_since)
         )
     } else {
         String::new()

@@ -42,6 +42,8 @@ use crate::tell::escape::escape_path;
 pub(crate) struct RootSurroundings<'a> {
     /// Whether the file system of a directory has hard links, if that can be tried.
     pub(crate) has_links: &'a dyn Fn(&Path) -> Option<bool>,
+    /// How many bytes the children of a process have written, if that can be seen.
+    pub(crate) written: &'a dyn Fn(u32) -> Option<u64>,
     /// Set if the last pushes to the module have ended with status 23.
     pub(crate) ended_with_23: Cell<bool>,
 }
@@ -103,7 +105,7 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
         FindingId::StaleTemporaries,
         newest.and_then(|record| stale_temporaries(&root, record, now)),
     );
-    for (severity, message) in activity.running_pushes() {
+    for (severity, message) in activity.running_pushes(around.written) {
         findings.0.push(Finding::new(FindingId::RunningPush, severity, message));
     }
     findings.note(FindingId::AtWork, activity.at_work());

@@ -17,7 +17,6 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::pid_namespace::PidNamespace;
 use crate::system::process::Process;
-use crate::system::process_io::bytes_written_below;
 use crate::tell::escape::escape_path;
 
 /// A run on this root that has worked for so long that other jobs no longer wait for it.
@@ -172,18 +171,27 @@ impl<'a> Activity<'a> {
     }
 
     /// Pushes that run now, each with whether it takes much longer than is usual for its client.
-    pub(crate) fn running_pushes(&self) -> Vec<(Severity, String)> {
+    /// `written`: how many bytes the children of a process have written, if that can be seen.
+    pub(crate) fn running_pushes(
+        &self,
+        written: &dyn Fn(u32) -> Option<u64>,
+    ) -> Vec<(Severity, String)> {
         let is_running = |stored: &&StoredEntry| {
             stored.is_running_push() && self.liveness(stored) == Liveness::Alive
         };
-        self.entries.iter().filter(is_running).map(|stored| self.running_push(stored)).collect()
+        self.entries.iter().filter(is_running).map(|one| self.running_push(one, written)).collect()
     }
 
-    fn running_push(&self, stored: &StoredEntry) -> (Severity, String) {
+    fn running_push(
+        &self,
+        stored: &StoredEntry,
+        written: &dyn Fn(u32) -> Option<u64>,
+    ) -> (Severity, String) {
         let entry = stored.entry.as_ref();
         let age = stored.age(self.now);
         let worker = entry.and_then(|entry| entry.worker.as_ref());
-        let written = worker.and_then(bytes_written_below);
+        let worker = worker.filter(|worker| worker.is_alive());
+        let written = worker.and_then(|worker| written(worker.pid));
         let written = written.map(|bytes| format!(", {} written so far", bytes_text(bytes)));
         let what = format!(
             "a push of {} is running since {} ({}{})",

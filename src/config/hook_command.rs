@@ -84,8 +84,8 @@ pub(crate) fn read(command: &[u8], module: &RsyncdModule) -> HookCommand {
                     return HookCommand::Shell(format!("the variable %{}%", escape(name)));
                 }
                 HookVariable::Plain(value) => words.push(&value),
-                // Whatever it is, it is one word.
-                _ => words.push(b"x"),
+                // Whatever it is, it is one word, and stands in messages as in the file.
+                _ => words.push(&[b"%", name, b"%"].concat()),
             }
             continue;
         }
@@ -220,6 +220,7 @@ mod tests {
                 "/usr/bin/x --config=/etc/%RSYNC_MODULE_NAME%.toml",
                 &["/usr/bin/x", "--config=/etc/m.toml"],
             ),
+            ("/usr/bin/x %RSYNC_USER_NAME%", &["/usr/bin/x", "%RSYNC_USER_NAME%"]),
             ("/usr/bin/x %RSYNC_PID% 100%", &["/usr/bin/x", "0", "100%"]),
         ] {
             let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();

@@ -1,12 +1,13 @@
 //! One module of `rsyncd.conf`: its parameters, and its directory as far as the file says it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::own_program::is_this_program;
 use crate::config::rsyncd_syntax::is_space;
 use crate::tell::PROGRAM;
 use crate::tell::error::Error;
@@ -113,11 +114,14 @@ impl RsyncdModule {
         self.get(parameter).map_or(Some(default), read_bool)
     }
 
-    /// Whether rsyncd runs this program as the hook `parameter`.
+    /// Whether rsyncd runs this program as the hook `parameter`: the command names it, or the file
+    /// that it begins with is this program under another name.
     pub fn runs_this_program(&self, parameter: &str) -> bool {
-        let program = PROGRAM.as_bytes();
-        self.get(parameter)
-            .is_some_and(|command| command.windows(program.len()).any(|part| part == program))
+        let name = PROGRAM.as_bytes();
+        self.get(parameter).is_some_and(|command| {
+            command.windows(name.len()).any(|part| part == name)
+                || first_path(command).is_some_and(is_this_program)
+        })
     }
 
     /// The module's directory, the same path that rsyncd gives to its hooks.
@@ -193,6 +197,15 @@ impl RsyncdModule {
         let problem = format!("module {} {problem}", escape(&self.name));
         Error::RsyncdConf { place: self.place.to_string(), problem }
     }
+}
+
+/// The absolute path that a command begins with, if it is written without anything for the shell.
+fn first_path(command: &[u8]) -> Option<&Path> {
+    let mut words = command.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let word = words.by_ref().find(|word| *word != b"exec")?;
+    let quoted = |quote: &[u8]| word.strip_prefix(quote)?.strip_suffix(quote);
+    let word = quoted(b"'").or_else(|| quoted(b"\"")).unwrap_or(word);
+    word.starts_with(b"/").then(|| Path::new(OsStr::from_bytes(word)))
 }
 
 /// A value of yes or no as rsync reads it; none for one that it does not understand.

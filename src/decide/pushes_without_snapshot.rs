@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::grade::Grade;
+use crate::decide::rsync_status::NO_HOOK;
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::TransferVerdict;
 
@@ -25,6 +26,21 @@ pub struct PushesWithoutSnapshot {
 pub const PUSHES_WITHOUT_SNAPSHOT_LIMIT: u32 = 3;
 
 impl PushesWithoutSnapshot {
+    /// The count after `pushes` after which no hook ran.
+    pub fn after_pushes_without_hook(
+        before: Option<Self>,
+        pushes: u32,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let (known, since) = before.map_or((0, now), |it| (it.pushes, it.since));
+        PushesWithoutSnapshot {
+            pushes: known.saturating_add(pushes),
+            since,
+            status: NO_HOOK,
+            because: TransferReason::Failed { status: NO_HOOK },
+        }
+    }
+
     /// The count to remember after a push that ended with `status` and got this verdict.
     pub fn after(
         before: Option<Self>,
@@ -80,6 +96,8 @@ mod tests {
         }
         let other = PushesWithoutSnapshot::after(before.clone(), 25, &failed(25), now);
         assert_eq!(other.map(|it| (it.pushes, it.status)), Some((5, 25)), "the reasons may differ");
+        let unseen = PushesWithoutSnapshot::after_pushes_without_hook(before.clone(), 2, now);
+        assert_eq!((unseen.pushes, unseen.status), (6, NO_HOOK));
         let unchanged = TransferVerdict {
             because: TransferReason::Unchanged { grade: Grade::Partial },
             ..failed(0)

@@ -11,6 +11,9 @@ use crate::decide::free_space::bytes_text;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RsyncStatus(pub i32);
 
+/// Stands for the status of a push after which no hook ran. No rsync ends with it.
+pub const NO_HOOK: i32 = -2;
+
 /// rsync's status after an error in file I/O.
 const FILE_IO: i32 = 11;
 
@@ -39,7 +42,7 @@ const MEANINGS: [(i32, &str); 24] = [
     (35, "timeout while connecting to the daemon"),
     (124, "the remote command failed"),
     (127, "the remote command was not found"),
-    (255, "ssh failed"),
+    (255, "rsyncd refused the connection before the transfer, and its log says why"),
 ];
 
 impl RsyncStatus {
@@ -48,6 +51,7 @@ impl RsyncStatus {
     /// that transferred, and this program notes it if no hook ran.
     pub fn meaning(self) -> Option<&'static str> {
         match self.0 {
+            NO_HOOK => Some("the hook after it did not run"),
             ..0 => Some("its process was killed, or its end is not known"),
             status => MEANINGS.iter().find(|(known, _)| *known == status).map(|(_, text)| *text),
         }
@@ -65,6 +69,7 @@ impl RsyncStatus {
 impl fmt::Display for RsyncStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.meaning() {
+            Some(meaning) if self.0 == NO_HOOK => write!(f, "an unknown status: {meaning}"),
             Some(meaning) => write!(f, "status {}: {meaning}", self.0),
             None => write!(f, "status {}", self.0),
         }
@@ -80,6 +85,8 @@ mod tests {
         assert_eq!(RsyncStatus(77).to_string(), "status 77");
         assert_eq!(RsyncStatus(22).to_string(), "status 22: out of memory");
         assert!(RsyncStatus(-1).to_string().starts_with("status -1: its process was killed"));
+        let unseen = RsyncStatus(NO_HOOK).to_string();
+        assert_eq!(unseen, "an unknown status: the hook after it did not run");
         let full = RsyncStatus(11).with_space(Some(4 << 20));
         assert_eq!(full, "status 11: error in file I/O, often a full disk; 4 MiB free");
         assert_eq!(RsyncStatus(12).with_space(Some(1)), RsyncStatus(12).to_string());

@@ -83,6 +83,13 @@ impl TornMark {
             .collect()
     }
 
+    /// Since when the module is torn: when the earliest failed push began, as far as that is known.
+    /// The mark's own time moves with each failed push.
+    pub fn torn_since(&self) -> DateTime<Utc> {
+        let began = self.of_known_clients().filter_map(|failed| failed.writes_since).min();
+        began.map_or(self.since, |began| began.min(self.since))
+    }
+
     /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: the client, the
     /// destination, and a directory that is still unfinished.
     pub fn unhealed(&self) -> Vec<(&str, &str, &str)> {

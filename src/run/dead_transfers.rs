@@ -19,6 +19,8 @@ use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::failed_push::FailedPush;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::push_history::{EndedPush, PushOutcome};
+use crate::decide::pushes_without_snapshot::PushesWithoutSnapshot;
+use crate::decide::rsync_status::NO_HOOK;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{AllowedSnapshot, Asked, DueReason, Reporter};
 use crate::module::target::Target;
@@ -30,7 +32,8 @@ use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
-/// The status of a transfer whose end is not known. rsyncd passes this number to a hook, too.
+/// The status of a transfer whose end is not known, since the machine was started again. rsyncd
+/// passes this number to a hook, too.
 const UNKNOWN_STATUS: i32 = -1;
 
 /// Strikes out the entries of dead processes, after their marks are in the state.
@@ -64,6 +67,8 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
         torn.extend(tear(stored, clock));
         asked = asked.max(asked_by(target, stored));
     }
+    let without_hook = dead.iter().filter(|stored| stored.writes() && is_without_hook(stored));
+    let without_hook = u32::try_from(without_hook.count()).unwrap_or(u32::MAX);
     let in_place =
         dead.iter().filter_map(|stored| stored.entry.as_ref()).any(|it| !it.rewriting.is_empty());
     let ended: Vec<EndedPush> = dead
@@ -80,6 +85,14 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
             }
             if let Some(asked) = asked {
                 state.due = Some(due_mark(asked, clock, state.due.take()));
+            }
+            if without_hook > 0 {
+                state.pushes_without_snapshot =
+                    Some(PushesWithoutSnapshot::after_pushes_without_hook(
+                        state.pushes_without_snapshot.take(),
+                        without_hook,
+                        clock.now(),
+                    ));
             }
             for push in &ended {
                 state.pushes.note(push, |client| target.policy.watches(client));
@@ -106,6 +119,17 @@ fn reliable_status(stored: &StoredEntry) -> Option<i32> {
     stored.status.filter(|_| stored.is_of_this_boot())
 }
 
+/// Whether no hook followed the push, although the machine kept running.
+fn is_without_hook(stored: &StoredEntry) -> bool {
+    stored.status.is_none() && stored.is_of_this_boot()
+}
+
+/// The status to note for a push whose end no hook has noted.
+fn unnoted_status(stored: &StoredEntry) -> i32 {
+    let unknown = if is_without_hook(stored) { NO_HOOK } else { UNKNOWN_STATUS };
+    stored.status.unwrap_or(unknown)
+}
+
 /// The end of a push whose hook did not get to its end. When a good one ended is not known, so it
 /// counts from when it began.
 fn ended(target: &Target, stored: &StoredEntry, clock: &Clock) -> Option<EndedPush> {
@@ -114,7 +138,7 @@ fn ended(target: &Target, stored: &StoredEntry, clock: &Clock) -> Option<EndedPu
     let (time, outcome) = match (asked, reliable_status(stored)) {
         (Some(_), _) => (entry.began, PushOutcome::Good),
         (None, status) => {
-            let status = status.unwrap_or(UNKNOWN_STATUS);
+            let status = status.unwrap_or_else(|| unnoted_status(stored));
             (clock.now(), PushOutcome::Failed { status, free_bytes: None })
         }
     };
@@ -129,7 +153,7 @@ fn tear(stored: &StoredEntry, clock: &Clock) -> Option<TornMark> {
     }
     let now = BootTime::now();
     let tear = stored.entry.as_ref().map(|entry| FailedPush::of(&entry.push(), now.clone()));
-    Some(TornMark::new(clock.exact_now(), stored.status.unwrap_or(UNKNOWN_STATUS), now, tear))
+    Some(TornMark::new(clock.exact_now(), unnoted_status(stored), now, tear))
 }
 
 fn asked_by(target: &Target, stored: &StoredEntry) -> Option<Asked> {

@@ -17,13 +17,13 @@ use support::time::wait_until;
 use support::{BINARY, have, is_root, root, tree};
 
 /// A server whose hooks are the program alone, as administrators write them.
-struct Patient {
-    module: Module,
-    source: PathBuf,
+pub(crate) struct Patient {
+    pub(crate) module: Module,
+    pub(crate) source: PathBuf,
 }
 
 impl Patient {
-    fn new() -> Option<Patient> {
+    pub(crate) fn new() -> Option<Patient> {
         if !have(&["rsync"]) {
             return None;
         }
@@ -36,27 +36,27 @@ impl Patient {
     }
 
     /// The program with the options of this server.
-    fn hook(&self, program: &Path) -> String {
+    pub(crate) fn hook(&self, program: &Path) -> String {
         let (policy, conf) = (self.module.policy.display(), self.module.rsyncd_conf.display());
         format!("{} --config {policy} --rsyncd-conf {conf}", program.display())
     }
 
-    fn pre(&self) -> String {
+    pub(crate) fn pre(&self) -> String {
         format!("pre-xfer exec = {} pre-xfer", self.hook(Path::new(BINARY)))
     }
 
-    fn post(&self) -> String {
+    pub(crate) fn post(&self) -> String {
         format!("post-xfer exec = {}", self.hook(Path::new(BINARY)))
     }
 
     /// What stands above all modules.
-    fn global(&self) -> String {
+    pub(crate) fn global(&self) -> String {
         let account = if is_root() { "uid = root\ngid = root\n" } else { "" };
         format!("use chroot = no\ntimeout = 60\n{account}")
     }
 
     /// A configuration without a mistake.
-    fn good(&self) -> String {
+    pub(crate) fn good(&self) -> String {
         format!(
             "{}[data]\npath = {}\nread only = no\n{}\n{}\n",
             self.global(),
@@ -66,12 +66,12 @@ impl Patient {
         )
     }
 
-    fn write(&self, conf: &str) {
+    pub(crate) fn write(&self, conf: &str) {
         self.module.write_rsyncd_conf(conf);
     }
 
     /// The findings about all modules, without notes that are no trouble.
-    fn troubles(&self) -> Vec<(String, String, String)> {
+    pub(crate) fn troubles(&self) -> Vec<(String, String, String)> {
         let json = self.module.run(&["check", "--json"]).json();
         let text = |value: &Value| value.as_str().expect("text").to_string();
         let modules = json["modules"].as_array().expect("modules").iter();
@@ -85,7 +85,7 @@ impl Patient {
 
     /// `check` names exactly this mistake, before any push.
     #[track_caller]
-    fn is_told(&self, id: &str, level: &str, words: &str) -> String {
+    pub(crate) fn is_told(&self, id: &str, level: &str, words: &str) -> String {
         let found = self.troubles();
         let is_it = |found: &&(String, String, String)| {
             found.0 == id && found.1 == level && found.2.contains(words)
@@ -101,13 +101,13 @@ impl Patient {
 
     /// `check` has nothing to say but notes.
     #[track_caller]
-    fn is_well(&self) {
+    pub(crate) fn is_well(&self) {
         let conf = fs::read_to_string(&self.module.rsyncd_conf).expect("it");
         assert_eq!(self.troubles(), [], "{conf}");
         self.module.run(&["check"]).exits(&[0]);
     }
 
-    fn push_as(&self, daemon: &Daemon, user: &str) -> Run {
+    pub(crate) fn push_as(&self, daemon: &Daemon, user: &str) -> Run {
         let url = daemon.url("data/").replace("rsync://", &format!("rsync://{user}"));
         Run::of(
             client()
@@ -120,7 +120,7 @@ impl Patient {
 
     /// `check` is content before the push and after it, and the push brings a snapshot.
     #[track_caller]
-    fn works_as(&self, user: &str) {
+    pub(crate) fn works_as(&self, user: &str) {
         self.is_well();
         let daemon = Daemon::serve(&self.module);
         let count = self.module.snapshots().len();
@@ -131,13 +131,13 @@ impl Patient {
     }
 
     #[track_caller]
-    fn works(&self) {
+    pub(crate) fn works(&self) {
         self.works_as("");
     }
 
     /// A push fails with the configuration as it is. If it was the first one, what its hooks have
     /// noted is forgotten, so that later findings are about the configuration alone.
-    fn fails_as(&self, user: &str) {
+    pub(crate) fn fails_as(&self, user: &str) {
         let is_first = !self.module.private("").exists();
         let daemon = Daemon::serve(&self.module);
         let run = self.push_as(&daemon, user);
@@ -154,7 +154,7 @@ impl Patient {
 
     /// The hooks have ended, and the root has so many snapshots.
     #[track_caller]
-    fn await_snapshot(&self, daemon: &Daemon, root: &Path, count: usize) {
+    pub(crate) fn await_snapshot(&self, daemon: &Daemon, root: &Path, count: usize) {
         await_snapshots(root, count);
         daemon.await_connections();
         // A hook that was handed over is no child of the daemon.

@@ -7,6 +7,7 @@ mod support;
 
 mod check;
 mod doctor;
+mod doctor_hooks;
 mod examples;
 mod expire;
 mod hold;

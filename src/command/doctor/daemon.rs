@@ -1,9 +1,12 @@
 //! What `check` finds about the rsync daemon that serves the configuration: rights that its systemd
 //! unit takes from it, and what it does to hooks that outlive their connection.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::command::doctor::prober::{NO_HOOKS, Prober};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::tell::escape::{escape, escape_path};
@@ -23,6 +26,8 @@ pub(crate) struct DaemonFacts {
     pub(crate) unit: Option<String>,
     /// Whether rsyncd was told to run no hooks.
     pub(crate) runs_no_hooks: bool,
+    /// The settings on its command line that go before those of rsyncd.conf, escaped.
+    pub(crate) overrides: Vec<String>,
 }
 
 impl DaemonFacts {
@@ -36,17 +41,27 @@ impl DaemonFacts {
 }
 
 /// The listening daemon that serves this configuration; none if there is none, or several.
-pub(crate) fn find(conf: &Path, is_default: bool) -> Option<DaemonFacts> {
+/// `prober`: sees what the kernel hides from this process.
+pub(crate) fn find(
+    conf: &Path,
+    is_default: bool,
+    mut prober: Option<&mut Prober>,
+) -> Option<DaemonFacts> {
     let conf = fs::canonicalize(conf).ok()?;
     let entries = fs::read_dir("/proc").ok()?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let serves = |pid: &u32| {
+    let mut found: Vec<(u32, String)> = Vec::new();
+    for pid in pids {
         let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        name == b"rsync\n" && serves_conf(&line, &conf, is_default)
-    };
-    let found: Vec<(u32, String)> =
-        pids.filter(serves).filter_map(|pid| Some((pid, status_of(pid)?))).collect();
+        if name != b"rsync\n" {
+            continue;
+        }
+        let arguments = DaemonArguments::of(&command_line(pid));
+        let directory = || prober.as_mut()?.working_directory(pid);
+        if arguments.is_some_and(|it| it.names(&conf, is_default, directory)) {
+            found.extend(status_of(pid).map(|status| (pid, status)));
+        }
+    }
     // A connection is a child of the daemon with the same command line.
     let is_child = |(_, status): &&(u32, String)| {
         let parent = field(status, "PPid").and_then(|parent| parent.parse().ok());
@@ -58,14 +73,13 @@ pub(crate) fn find(conf: &Path, is_default: bool) -> Option<DaemonFacts> {
         return None;
     }
     let cgroup = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let mut variables = environment.split(|byte| *byte == 0);
     Some(DaemonFacts {
         pid: *pid,
         uid: field(status, "Uid")?.parse().ok()?,
         capabilities: u64::from_str_radix(field(status, "CapEff")?, 16).ok()?,
         unit: unit_of(&cgroup),
-        runs_no_hooks: variables.any(|one| one.starts_with(b"RSYNC_NO_XFER_EXEC=")),
+        runs_no_hooks: prober.and_then(|prober| prober.runs_no_hooks(*pid)) == Some(true),
+        overrides: DaemonArguments::of(&command_line(*pid)).map_or(Vec::new(), |it| it.overrides),
     })
 }
 
@@ -80,25 +94,55 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     value.split_whitespace().next()
 }
 
-/// Whether a command line, its words ended by zero bytes, is that of a daemon with this
-/// configuration. `is_default`: the configuration is the one that rsync uses unless it is told.
-fn serves_conf(line: &[u8], conf: &Path, is_default: bool) -> bool {
-    let words: Vec<String> =
-        line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
-    if !words.iter().any(|word| word == "--daemon") {
-        return false;
-    }
-    let mut named = None;
-    for (at, word) in words.iter().enumerate() {
-        match word.strip_prefix("--config") {
-            Some("") => named = words.get(at + 1).cloned(),
-            Some(rest) => named = rest.strip_prefix('=').map(str::to_string),
-            None => {}
+fn command_line(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+/// What the command line of a daemon says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct DaemonArguments {
+    config: Option<PathBuf>,
+    /// Escaped.
+    overrides: Vec<String>,
+}
+
+impl DaemonArguments {
+    /// Reads a command line, its words ended by zero bytes; none if it is not that of a daemon.
+    fn of(line: &[u8]) -> Option<Self> {
+        let mut found = DaemonArguments::default();
+        let mut is_daemon = false;
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        while let Some(word) = words.next() {
+            is_daemon |= word == b"--daemon";
+            let mut value = |option: &[u8], separator: &[u8]| match word.strip_prefix(option)? {
+                b"" => words.next(),
+                rest => rest.strip_prefix(separator),
+            };
+            if let Some(config) = value(b"--config", b"=") {
+                found.config = Some(PathBuf::from(OsStr::from_bytes(config)));
+            } else if let Some(setting) = value(b"--dparam", b"=").or_else(|| value(b"-M", b"")) {
+                found.overrides.push(escape(setting));
+            }
         }
+        is_daemon.then_some(found)
     }
-    match named {
-        None => is_default,
-        Some(named) => fs::canonicalize(PathBuf::from(named)).is_ok_and(|named| named == conf),
+
+    /// Whether that is this configuration. `is_default`: it is the one that rsync uses unless it is
+    /// told. `directory`: where the daemon works, from which a relative name counts.
+    fn names(
+        &self,
+        conf: &Path,
+        is_default: bool,
+        directory: impl FnOnce() -> Option<PathBuf>,
+    ) -> bool {
+        let named = match &self.config {
+            None => return is_default,
+            Some(named) if named.is_relative() => {
+                directory().map(|directory| directory.join(named))
+            }
+            Some(named) => Some(named.clone()),
+        };
+        named.and_then(|named| fs::canonicalize(named).ok()).is_some_and(|named| named == conf)
     }
 }
 
@@ -131,9 +175,20 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
         found.push(told(
             Severity::Critical,
             format!(
-                "the rsync daemon (process {}) runs no hooks, since RSYNC_NO_XFER_EXEC is in its \
+                "the rsync daemon (process {}) runs no hooks, since {NO_HOOKS} is in its \
                  environment; take that out and restart it",
                 daemon.pid
+            ),
+        ));
+    }
+    if !daemon.overrides.is_empty() {
+        found.push(told(
+            Severity::Ok,
+            format!(
+                "the rsync daemon (process {}) has `{}` on its command line, which goes before \
+                 rsyncd.conf and is not considered here",
+                daemon.pid,
+                daemon.overrides.join("`, `")
             ),
         ));
     }
@@ -260,7 +315,14 @@ mod tests {
     const ALL: u64 = u64::MAX;
 
     fn daemon(uid: u32, capabilities: u64) -> DaemonFacts {
-        DaemonFacts { pid: 1, uid, capabilities, unit: None, runs_no_hooks: false }
+        DaemonFacts {
+            pid: 1,
+            uid,
+            capabilities,
+            unit: None,
+            runs_no_hooks: false,
+            overrides: Vec::new(),
+        }
     }
 
     #[test]
@@ -271,6 +333,7 @@ mod tests {
         let detach = ServedModules { detach: true, ..none };
         let without_mknod = ALL & !(1 << CAP_MKNOD);
         let in_unit = DaemonFacts { unit: Some("rsync.service".into()), ..daemon(0, ALL) };
+        let overridden = DaemonFacts { overrides: vec!["read only=no".into()], ..daemon(0, ALL) };
         let without_hooks = DaemonFacts { runs_no_hooks: true, ..daemon(0, ALL) };
         for (daemon, modules, expected) in [
             (daemon(0, ALL), failing, &[][..]),
@@ -283,6 +346,7 @@ mod tests {
             (daemon(0, ALL), detach, &[]),
             (in_unit, detach, &[Severity::Ok]),
             (without_hooks, none, &[Severity::Critical]),
+            (overridden, none, &[Severity::Ok]),
         ] {
             let found = findings(&daemon, modules);
             let levels: Vec<Severity> = found.iter().map(|finding| finding.level).collect();
@@ -296,15 +360,28 @@ mod tests {
         let path = fs::canonicalize(conf.path()).expect("its path");
         let named = format!("rsync\0--daemon\0--config={}\0", path.display());
         let apart = format!("rsync\0--daemon\0--config\0{}\0", path.display());
+        let file = path.file_name().expect("a name").to_str().expect("text");
+        let relative = format!("rsync\0--daemon\0--config={file}\0");
         for (line, is_default, expected) in [
             (named.as_str(), false, true),
             (&apart, false, true),
+            (&relative, false, true),
             ("rsync\0--daemon\0--no-detach\0", true, true),
             ("rsync\0--daemon\0--no-detach\0", false, false),
             ("rsync\0--daemon\0--config=/etc/other.conf\0", true, false),
+            ("rsync\0--daemon\0--config=other.conf\0", true, false),
             ("rsync\0--server\0", true, false),
         ] {
-            assert_eq!(serves_conf(line.as_bytes(), &path, is_default), expected, "{line}");
+            let arguments = DaemonArguments::of(line.as_bytes());
+            let directory = || path.parent().map(Path::to_path_buf);
+            let found = arguments.is_some_and(|it| it.names(&path, is_default, directory));
+            assert_eq!(found, expected, "{line}");
+            let unseen = DaemonArguments::of(relative.as_bytes()).expect("a daemon");
+            assert!(!unseen.names(&path, is_default, || None));
+        }
+        for line in ["-M\0read only=no\0", "-Mread only=no\0", "--dparam=read only=no\0"] {
+            let found = DaemonArguments::of(format!("rsync\0--daemon\0{line}").as_bytes());
+            assert_eq!(found.expect("a daemon").overrides, ["read only=no"]);
         }
         let groups = b"1:name=systemd:/x\n0::/system.slice/rsync.service\n";
         assert_eq!(unit_of(groups).as_deref(), Some("rsync.service"));

@@ -50,6 +50,8 @@ pub(crate) enum ProgramFile {
     Impostor,
     /// It is something else: a script, or a program that may start this one.
     Foreign,
+    /// It is a program that has not to do with this one, such as `/bin/true`.
+    Unrelated,
     Missing,
     NoFile,
     NotExecutable,
@@ -69,6 +71,8 @@ pub(crate) enum HookReading {
         /// Escaped.
         path: String,
         file: ProgramFile,
+        /// Whether the command names this program, perhaps with a typing mistake.
+        names_this_program: bool,
         arguments: Result<HookArguments, String>,
         /// The file of `--config`, escaped, if it is missing.
         missing_config: Option<String>,
@@ -92,7 +96,22 @@ impl HookFacts {
         match &self.reading {
             HookReading::Unset => false,
             HookReading::Unclear { names_this_program, .. } => *names_this_program,
-            HookReading::Program { file, .. } => *file != ProgramFile::Foreign,
+            HookReading::Program { file, names_this_program, .. } => match file {
+                ProgramFile::This | ProgramFile::OtherVersion | ProgramFile::Impostor => true,
+                ProgramFile::Foreign | ProgramFile::Unrelated => false,
+                ProgramFile::Missing | ProgramFile::NoFile | ProgramFile::NotExecutable => {
+                    *names_this_program
+                }
+            },
+        }
+    }
+
+    /// Whether it is not known if the hook runs this program, as of a script.
+    pub(crate) fn may_be_ours(&self) -> bool {
+        match &self.reading {
+            HookReading::Unclear { names_this_program, .. } => !names_this_program,
+            HookReading::Program { file, .. } => *file == ProgramFile::Foreign,
+            HookReading::Unset => false,
         }
     }
 
@@ -153,23 +172,36 @@ pub(crate) fn findings(hooks: &ModuleHooks) -> Vec<Finding> {
 }
 
 fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
+    let cannot_tell = |why: String| {
+        let why = format!("{}: {}: {why}", hook.place, hook.parameter);
+        Some(Finding::cannot_tell(FindingId::Hook, why))
+    };
     let (path, file) = match &hook.reading {
         HookReading::Unset => return None,
-        HookReading::Unclear { why, .. } => {
-            let why = format!("{}: {}: {why}", hook.place, hook.parameter);
-            return Some(Finding::cannot_tell(FindingId::Hook, why));
-        }
+        HookReading::Unclear { why, .. } => return cannot_tell(why.clone()),
         HookReading::Program { path, file, .. } => (path, file),
     };
     let so = hook.consequence();
+    let mend = match hook.is_ours() {
+        true => format!("put {this} there"),
+        false => "correct the line, or take it out".to_string(),
+    };
     let text = match file {
         ProgramFile::This => return None,
         ProgramFile::Foreign => {
-            let why = format!(
-                "{}: {}: {path} is another program, which may run {PROGRAM} or not",
+            return cannot_tell(format!(
+                "{path} is another program, which may run {PROGRAM} or not"
+            ));
+        }
+        // What another program does before a transfer is no matter of this one.
+        ProgramFile::Unrelated if hook.parameter != POST_XFER => return None,
+        ProgramFile::Unrelated => {
+            let message = format!(
+                "{}: {}: {path} is another program and no script that could run {PROGRAM}, so it \
+                 seems that no snapshot is made; put {this} there",
                 hook.place, hook.parameter
             );
-            return Some(Finding::cannot_tell(FindingId::Hook, why));
+            return Some(Finding::new(FindingId::Hook, Severity::Warning, message));
         }
         ProgramFile::OtherVersion => {
             let message = format!(
@@ -179,23 +211,29 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
             );
             return Some(Finding::new(FindingId::Hook, Severity::Warning, message));
         }
-        ProgramFile::Missing => {
-            format!("{path} does not exist (this program is {this}), {so}; put {this} there")
+        // A command that is quoted as a whole is one name for the shell.
+        ProgramFile::Missing if path.contains(' ') => format!(
+            "{path} does not exist, {so}: quotes around a whole command make one name of it; leave \
+             them out"
+        ),
+        ProgramFile::Missing if hook.is_ours() => {
+            format!("{path} does not exist (this program is {this}), {so}; {mend}")
         }
-        ProgramFile::NoFile => format!("{path} is no file, {so}; put {this} there"),
+        ProgramFile::Missing => format!("{path} does not exist, {so}; {mend}"),
+        ProgramFile::NoFile => format!("{path} is no file, {so}; {mend}"),
         ProgramFile::Impostor => {
-            format!("{path} is not {PROGRAM}, though it is called so, {so}; put {this} there")
+            format!("{path} is not {PROGRAM}, though it is called so, {so}; {mend}")
         }
         ProgramFile::NotExecutable => format!(
             "{path} cannot be executed, {so}; run `chmod +x {path}`, unless its file system is \
-             mounted with `noexec`, or put {this} there"
+             mounted with `noexec`, or {mend}"
         ),
     };
     Some(hook.critical(&text))
 }
 
 fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
-    let HookReading::Program { path, file: ProgramFile::This, arguments, missing_config } =
+    let HookReading::Program { path, file: ProgramFile::This, arguments, missing_config, .. } =
         &hook.reading
     else {
         return Vec::new();
@@ -319,6 +357,7 @@ mod tests {
         HookReading::Program {
             path: "/usr/bin/rsyncd-snapshot".to_string(),
             file,
+            names_this_program: true,
             arguments: Ok(HookArguments { purpose, config: None }),
             missing_config: None,
         }
@@ -326,6 +365,17 @@ mod tests {
 
     fn unclear(names_this_program: bool) -> HookReading {
         HookReading::Unclear { why: "a script".to_string(), names_this_program }
+    }
+
+    /// A hook that is no matter of this program and certainly fails.
+    fn broken() -> HookReading {
+        HookReading::Program {
+            path: "/usr/local/sbin/push-hook".to_string(),
+            file: ProgramFile::Missing,
+            names_this_program: false,
+            arguments: Err("none".to_string()),
+            missing_config: None,
+        }
     }
 
     const POST: HookPurpose = HookPurpose::PostXfer { detach: false };
@@ -346,7 +396,9 @@ mod tests {
 
     #[test]
     fn each_mistake_of_a_hook_is_found_and_its_look_alike_is_not() {
-        use ProgramFile::{Foreign, Impostor, Missing, NoFile, NotExecutable, OtherVersion, This};
+        use ProgramFile::{
+            Foreign, Impostor, Missing, NoFile, NotExecutable, OtherVersion, This, Unrelated,
+        };
         let pre = || program(This, HookPurpose::PreXfer);
         let post = || program(This, POST);
         let critical = Some((FindingId::Hook, Severity::Critical));
@@ -358,6 +410,10 @@ mod tests {
             (unclear(false), unclear(false), None),
             (pre(), unclear(false), None),
             (program(Foreign, POST), program(Foreign, POST), None),
+            (pre(), program(Unrelated, POST), Some((FindingId::Hook, Severity::Warning))),
+            (program(Unrelated, POST), post(), None),
+            (broken(), post(), critical),
+            (pre(), broken(), critical),
             (pre(), program(Missing, POST), critical),
             (program(Missing, HookPurpose::PreXfer), post(), critical),
             (pre(), program(NoFile, POST), critical),
@@ -383,6 +439,7 @@ mod tests {
         let with = |arguments, missing_config: Option<&str>| HookReading::Program {
             path: "/x".to_string(),
             file: ProgramFile::This,
+            names_this_program: true,
             arguments,
             missing_config: missing_config.map(str::to_string),
         };

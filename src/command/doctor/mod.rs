@@ -155,6 +155,11 @@ impl<'a> Doctor<'a> {
         self.prober.borrow_mut().as_mut()?.has_links(path)
     }
 
+    /// How many bytes the children of the process `pid` have written, if that can be seen.
+    pub(crate) fn bytes_written_below(&self, pid: u32) -> Option<u64> {
+        self.prober.borrow_mut().as_mut()?.bytes_written_below(pid)
+    }
+
     fn shows_snapshots(&self, module: &RsyncdModule) -> bool {
         let Ok(path) = module.path() else { return false };
         let known = || -> PathIndex<()> {
@@ -167,7 +172,8 @@ impl<'a> Doctor<'a> {
     }
 
     fn planned(&self) -> &PlannedRoots {
-        let gets_snapshots = |module: &RsyncdModule| module.runs_this_program(POST_XFER);
+        let gets_snapshots =
+            |module: &RsyncdModule| self.programs.hook(module, POST_XFER).is_ours();
         self.planned.get_or_init(|| PlannedRoots::of(self.settings, self.conf, gets_snapshots))
     }
 
@@ -181,7 +187,7 @@ impl<'a> Doctor<'a> {
         let is_hooked = |other: &RsyncdModule| {
             other.name != module.name
                 && !offers_only_reading(other)
-                && other.runs_this_program(POST_XFER)
+                && self.programs.hook(other, POST_XFER).is_ours()
         };
         let ignored = module.ignored("read only");
         WritingFacts {
@@ -234,7 +240,10 @@ impl<'a> Doctor<'a> {
 
     fn daemon(&self) -> Option<&DaemonFacts> {
         let file = &self.settings.rsyncd_conf;
-        let find = || daemon::find(file, file == Path::new(RSYNCD_CONF));
+        let find = || {
+            let mut prober = self.prober.borrow_mut();
+            daemon::find(file, file == Path::new(RSYNCD_CONF), prober.as_mut())
+        };
         self.daemon.get_or_init(find).as_ref()
     }
 

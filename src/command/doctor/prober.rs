@@ -2,9 +2,11 @@
 //!
 //! `check` reads what clients made, so it gives up nearly all capabilities first. Whether the user
 //! of a module can write into its directory, and whether a file system has hard links, shows only
-//! to a process with other rights. So `check` starts this program once more before it gives
-//! anything up. The prober reads nothing but the questions of its parent, one a line; it answers
-//! each with a line, and ends when its parent ends.
+//! to a process with other rights. The kernel also hides the environment, the mounts and the
+//! written bytes of other processes from one that Landlock confines, whoever its user is. So
+//! `check` starts this program once more before it gives anything up. The prober reads nothing but
+//! the questions of its parent, one a line; it answers each with a line, and ends when its parent
+//! ends. Of another process's environment it tells only whether one variable is there.
 //!
 //! The prober changes no file, with one exception: on a file system that may lack hard links, and
 //! where no run has tried yet, it makes a directory in the place of the snapshots, makes a link in
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::dir::Dir;
 use crate::store::link_trial::{self, LinkTrial};
+use crate::system::process_io;
 use crate::tell::escape::{escape_path, unescape};
 
 /// The option of `check` that the prober is started with.
@@ -37,6 +40,9 @@ pub(crate) const PROBER: &str = "--prober";
 
 /// A file system that answers its first question takes no longer for these.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The variable with which rsyncd runs no hooks, whatever its value.
+pub(crate) const NO_HOOKS: &str = "RSYNC_NO_XFER_EXEC";
 
 /// The name of the directory in which links are tried.
 const TRIAL: &str = ".rsyncd-snapshot-trial";
@@ -57,6 +63,12 @@ enum Question {
     Links { path: String },
     /// The mounts that a process sees, as the kernel lists them.
     Mounts { pid: u32 },
+    /// The directory that a process works in.
+    WorkingDirectory { pid: u32 },
+    /// Whether a process was started with the variable that makes rsyncd run no hooks.
+    RunsNoHooks { pid: u32 },
+    /// How many bytes the children of a process have written.
+    Written { pid: u32 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +79,7 @@ enum Answer {
     Refused(i32),
     /// Escaped.
     Text(String),
+    Number(u64),
     Unknown,
 }
 
@@ -87,12 +100,9 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Starts the prober, before this process gives up its rights. None for an ordinary user, who
-    /// has no other rights, and if the process cannot be started.
+    /// Starts the prober, before this process gives up its rights. None if it cannot be started.
+    /// That of an ordinary user is of use, too: it is not confined by Landlock.
     pub(crate) fn start() -> Option<Self> {
-        if !geteuid().is_root() {
-            return None;
-        }
         let program = std::env::current_exe().ok()?;
         let mut process = Command::new(program)
             .args(["check", PROBER])
@@ -133,6 +143,31 @@ impl Prober {
     pub(crate) fn mounts_of(&mut self, pid: u32) -> Option<Vec<u8>> {
         match self.ask(&Question::Mounts { pid }) {
             Answer::Text(text) => unescape(&text),
+            _ => None,
+        }
+    }
+
+    /// The directory that a process works in.
+    pub(crate) fn working_directory(&mut self, pid: u32) -> Option<PathBuf> {
+        match self.ask(&Question::WorkingDirectory { pid }) {
+            Answer::Text(text) => path_of(&text),
+            _ => None,
+        }
+    }
+
+    /// Whether the daemon `pid` was started with the variable that makes it run no hooks.
+    pub(crate) fn runs_no_hooks(&mut self, pid: u32) -> Option<bool> {
+        match self.ask(&Question::RunsNoHooks { pid }) {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
+            _ => None,
+        }
+    }
+
+    /// How many bytes the children of the process `pid` have written so far.
+    pub(crate) fn bytes_written_below(&mut self, pid: u32) -> Option<u64> {
+        match self.ask(&Question::Written { pid }) {
+            Answer::Number(bytes) => Some(bytes),
             _ => None,
         }
     }
@@ -214,7 +249,31 @@ fn tried(question: &Question) -> Answer {
             Ok(text) => Answer::Text(crate::tell::escape::escape(&text)),
             Err(_) => Answer::Unknown,
         },
+        Question::WorkingDirectory { pid } => {
+            match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+                Ok(path) => Answer::Text(escape_path(&path)),
+                Err(_) => Answer::Unknown,
+            }
+        }
+        Question::RunsNoHooks { pid } => match std::fs::read(format!("/proc/{pid}/environ")) {
+            Ok(variables) => yes_or_no(is_set(&variables, NO_HOOKS)),
+            Err(_) => Answer::Unknown,
+        },
+        Question::Written { pid } => {
+            process_io::bytes_written_below(*pid).map_or(Answer::Unknown, Answer::Number)
+        }
     }
+}
+
+fn yes_or_no(is_so: bool) -> Answer {
+    if is_so { Answer::Yes } else { Answer::No }
+}
+
+/// Whether an environment, each of whose variables ends with a zero byte, has the variable `name`.
+fn is_set(variables: &[u8], name: &str) -> bool {
+    let mut variables = variables.split(|byte| *byte == 0);
+    variables
+        .any(|one| one.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")))
 }
 
 /// rsyncd enters the directory with its own rights, and becomes the module's user then.
@@ -224,9 +283,11 @@ fn try_to_write(path: &Path, uid: u32, gids: &[u32]) -> Answer {
     let (own_uid, own_gid) = (geteuid(), getegid());
     let groups: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
     let Some(first) = groups.first() else { return Answer::Unknown };
-    let became = setgroups(&groups)
-        .and_then(|()| setegid(*first))
-        .and_then(|()| seteuid(Uid::from_raw(uid)));
+    // An ordinary user may not, and then nothing has to be taken back.
+    if setgroups(&groups).is_err() {
+        return Answer::Unknown;
+    }
+    let became = setegid(*first).and_then(|()| seteuid(Uid::from_raw(uid)));
     let answer = match became {
         Err(_) => Answer::Unknown,
         Ok(()) => {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::command::doctor::hooks::{HookFacts, HookReading, ProgramFile, ReadHookArguments};
-use crate::config::hook_command::{self, HookCommand};
+use crate::config::hook_command::{self, HookCommand, HookVariable};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::similar::closest;
 use crate::engine::responsiveness::is_responsive;
@@ -67,6 +67,9 @@ impl Programs {
             why,
             names_this_program: module.runs_this_program(parameter),
         };
+        if module.get("daemon chroot").is_some_and(|chroot| !chroot.is_empty()) {
+            return unclear("it runs in the directory of `daemon chroot`".to_string());
+        }
         let words = match hook_command::read(command, module) {
             HookCommand::Words(words) => words,
             HookCommand::Shell(why) => {
@@ -83,21 +86,26 @@ impl Programs {
             Ok(file) => file,
             Err(why) => return unclear(why),
         };
-        // Another program may start this one, and only a file with this name may be meant for it.
-        if file == ProgramFile::Foreign && module.runs_this_program(parameter) {
+        // Another program may start this one.
+        let is_named = module.runs_this_program(parameter);
+        if matches!(file, ProgramFile::Foreign | ProgramFile::Unrelated) && is_named {
             return unclear(format!("{} may run {PROGRAM}", escape_path(&path)));
         }
-        if matches!(file, ProgramFile::Missing | ProgramFile::NoFile | ProgramFile::NotExecutable)
-            && !is_meant(&path)
-        {
-            return unclear(format!("{} is no program of ours", escape_path(&path)));
-        }
+        let file = match file {
+            ProgramFile::Unrelated if may_start(&path, arguments) => ProgramFile::Foreign,
+            file => file,
+        };
         let arguments: Vec<OsString> =
             arguments.iter().map(|word| OsString::from_vec(word.clone())).collect();
         let arguments = (self.read_arguments)(&arguments);
         let config = arguments.as_ref().ok().and_then(|read| read.config.as_ref()).map(Path::new);
-        let missing_config = config.filter(|file| file.is_absolute() && is_missing(file));
+        let is_fixed = |file: &&Path| variables_in(file, module).is_empty();
+        let missing_config = config
+            .filter(|file| file.is_absolute())
+            .filter(is_fixed)
+            .filter(|file| is_missing(file));
         HookReading::Program {
+            names_this_program: is_named || is_meant(&path),
             path: escape_path(&path),
             file,
             missing_config: missing_config.map(escape_path),
@@ -143,12 +151,13 @@ impl Programs {
         let mut start = [0; 4];
         let is_program = content(path).map_err(failed)?.read_exact(&mut start).is_ok();
         match (is_program && &start == b"\x7fELF", is_called_so(path)) {
-            (true, _) if metadata.len() <= MAX_SEARCHED && holds_mark(path) => {
-                Ok(ProgramFile::OtherVersion)
-            }
+            (true, _) if metadata.len() > MAX_SEARCHED => Ok(ProgramFile::Foreign),
+            (true, _) if holds(path, STATE_DIRECTORY_VARIABLE) => Ok(ProgramFile::OtherVersion),
             // A shell runs a file without `#!` as a script, and an empty one does nothing.
             (true, true) => Ok(ProgramFile::Impostor),
             (false, true) if metadata.len() == 0 => Ok(ProgramFile::Impostor),
+            // A compiled wrapper holds the name of what it runs.
+            (true, false) if !holds(path, PROGRAM) => Ok(ProgramFile::Unrelated),
             _ => Ok(ProgramFile::Foreign),
         }
     }
@@ -215,14 +224,28 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(length)
 }
 
-/// Whether a file holds the name of a variable that each version of this program reads.
-fn holds_mark(path: &Path) -> bool {
-    let mark = STATE_DIRECTORY_VARIABLE.as_bytes();
-    let Ok(content) = fs::read(path) else { return false };
+/// Programs that run no other program.
+const RUN_NOTHING: [&str; 8] =
+    ["true", "false", "echo", "logger", "touch", "sync", "date", "sleep"];
+
+/// Whether a program may start this one by what its arguments name, such as `sh` with a script.
+fn may_start(path: &Path, arguments: &[Vec<u8>]) -> bool {
+    let names_a_file = |word: &Vec<u8>| word.contains(&b'/') || found(word).is_some();
+    !RUN_NOTHING.contains(&file_name(path).as_str()) && arguments.iter().any(names_a_file)
+}
+
+fn variables_in(file: &Path, module: &RsyncdModule) -> Vec<(String, HookVariable)> {
+    hook_command::variables(file.as_os_str().as_bytes(), module)
+}
+
+/// Whether a file holds this text. Each version of this program holds the name of the variable that
+/// it reads.
+fn holds(path: &Path, text: &str) -> bool {
+    let Ok(content) = fs::read(path) else { return true };
     let mut rest = content.as_slice();
-    while let Some(at) = rest.iter().position(|byte| *byte == mark[0]) {
+    while let Some(at) = rest.iter().position(|byte| *byte == text.as_bytes()[0]) {
         rest = &rest[at..];
-        if rest.starts_with(mark) {
+        if rest.starts_with(text.as_bytes()) {
             return true;
         }
         rest = &rest[1..];
