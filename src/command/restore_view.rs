@@ -151,30 +151,22 @@ impl RestoreView {
 
 impl TakenView {
     fn to_text(&self) -> String {
-        let name = || self.name.as_deref().map_or(String::new(), |name| format!(": {name}"));
-        match self.ending {
-            Ending::Published => format!("a snapshot was taken after that{}\n", name()),
+        let name = self.name.as_deref();
+        let taken = || name.map_or(String::new(), |name| format!(": {name}"));
+        let since = || name.map_or(String::new(), |name| format!(" since {name}"));
+        let text = match self.ending {
+            Ending::Published => return format!("a snapshot was taken after that{}\n", taken()),
             Ending::Unchanged => {
-                format!("no snapshot was needed: the module equals an earlier one{}\n", name())
+                return format!("no snapshot was needed: nothing has changed{}\n", since());
             }
-            Ending::Covered => {
-                "another run read the module after that, and took a snapshot if one was needed\n"
-                    .to_string()
-            }
-            Ending::Torn => {
-                "no snapshot was taken: a push failed half-way, so the module is torn\n".to_string()
-            }
-            Ending::FailedTransfer => {
-                "no snapshot was taken: the policy wants none after an error\n".to_string()
-            }
-            Ending::TooSoon => {
-                "no snapshot yet: the last one is younger than min_interval\n".to_string()
-            }
-            Ending::Deferred => {
-                "no snapshot yet: a push is running, and its hook takes it\n".to_string()
-            }
-            Ending::NotDue => "no snapshot was due after that\n".to_string(),
-        }
+            Ending::Covered => "another run has taken a snapshot after that, if one was needed",
+            Ending::Torn => "no snapshot was taken: a push failed half-way, so the module is torn",
+            Ending::FailedTransfer => "no snapshot was taken: the policy wants none after an error",
+            Ending::TooSoon => "no snapshot yet: the last one is younger than min_interval",
+            Ending::Deferred => "no snapshot yet: a push is running, and its hook takes it",
+            Ending::NotDue => "no snapshot was due after that",
+        };
+        format!("{text}\n")
     }
 }
 

@@ -214,7 +214,7 @@ impl fmt::Display for SnapshotReason {
             SnapshotReason::Read(reader) => {
                 write!(
                     f,
-                    "would expire, but {reader}; it stays until then, or for max_lease at most"
+                    "would expire, but {reader}; it stays until that ends, or for max_lease at most"
                 )
             }
             SnapshotReason::Deferred(count) => {

@@ -211,7 +211,7 @@ fn a_push_is_not_put_off_for_ever() {
     assert_eq!(run.json()[0]["outcome"], "published", "{run}");
     let names = module.snapshots();
     assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
-    assert!(module.is_marked("due"), "it is still owed a complete one: {:?}", module.state());
+    assert!(module.is_marked("due"), "a complete one is still due: {:?}", module.state());
     kill(slow);
     daemon.await_hooks(2);
 }
@@ -793,7 +793,7 @@ fn a_detached_hook_frees_the_connection_and_works_on() {
         tree::write(&source.join("second"), "1");
         daemon.push(&source, "data", &[]).exits(&[0]);
         let first = await_snapshots(&module.root, 1);
-        wait_until("nothing is owed", || ledger(module).is_empty() && !module.is_marked("due"));
+        wait_until("nothing is due", || ledger(module).is_empty() && !module.is_marked("due"));
 
         // Another job's turn, as long as this is locked.
         let queue = module.runtime_directory().join("queue");
@@ -811,7 +811,7 @@ fn a_detached_hook_frees_the_connection_and_works_on() {
         assert!(second > first[0] && !second.ends_with("-partial"), "{second}");
         module.assert_equals_module(&second);
         assert_eq!(module.record(&second)["client"]["address"].as_str(), Some("127.0.0.1"));
-        wait_until("nothing is owed", || ledger(module).is_empty() && !module.is_marked("due"));
+        wait_until("nothing is due", || ledger(module).is_empty() && !module.is_marked("due"));
     }
 }
 

@@ -41,7 +41,7 @@ fn assert_none_new_is_complete(module: &Module, first: &str) {
     assert!(module.is_marked("torn"), "{:?}", module.state());
 }
 
-/// A push that ends well, gives up on the lock, and is owed a snapshot.
+/// A push that ends well, gives up on the lock, and whose snapshot stays due.
 fn push_while_the_lock_is_busy(module: &Module, text: &str) {
     let lock = module.hold_lock();
     // File systems count change times in ticks of a few milliseconds.
@@ -71,7 +71,7 @@ fn serving_a_manual_run_makes_no_torn_tree_complete() {
 
             serve(&module);
             assert_none_new_is_complete(&module, &first);
-            // Whatever is still owed is no more than that either.
+            // Whatever is still due is no more than that either.
             serve_due(&module);
             module.run_hook().exits(&[0]);
             assert_none_new_is_complete(&module, &first);
