@@ -256,6 +256,7 @@ impl ListedSnapshotView {
 fn client_text(client: &Client) -> String {
     match client.user.as_str() {
         "" => client.address.clone(),
+        user if *client == Client::restore() => user.to_string(),
         user => format!("{user}@{}", client.address),
     }
 }

@@ -20,7 +20,7 @@ use crate::store::completion::{self, UnfinishedFile};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::system::syscalls::stat_below;
-use crate::tell::escape::{escape_path, shell_path, unescape};
+use crate::tell::escape::{escape_path, shell_path, shell_word, unescape};
 use crate::tell::{PROGRAM, counted};
 
 /// How long a client may take over a backup.
@@ -185,6 +185,19 @@ fn as_complete(target: &Target, status: i32) -> String {
     format!("write `snapshot_on_exit = {statuses:?}` in [{table}] of {}", escape_path(file))
 }
 
+/// The command that repeats a restore in place; the snapshot and the paths are escaped.
+fn restore_again(target: &Target, snapshot: &str, paths: &[&str]) -> String {
+    let bytes = |text: &str| unescape(text).unwrap_or_else(|| text.as_bytes().to_vec());
+    let word = |path: &&str| match bytes(path) {
+        path if path.is_empty() => ".".to_string(),
+        path if path.starts_with(b"-") => shell_word(&[b"./", &path[..]].concat()),
+        path => shell_word(&path),
+    };
+    let paths: Vec<String> = paths.iter().map(word).collect();
+    let snapshot = shell_word(&bytes(snapshot));
+    target.command("restore", &format!("{snapshot} {} --in-place", paths.join(" ")))
+}
+
 /// How long a failed push may wait for its client to repeat it before `check` says more about it.
 const TORN_FOR_LONG: TimeDelta = TimeDelta::days(1);
 
@@ -202,12 +215,21 @@ pub(crate) fn torn_module(
     let end = RsyncStatus(torn.status).with_space(free_bytes);
     let release = target.command("release", "--torn");
     let requests = torn.requests();
+    let restores: Vec<String> = torn
+        .restores()
+        .into_iter()
+        .map(|(snapshot, paths)| format!("`{}`", restore_again(target, snapshot, &paths)))
+        .collect();
+    let are_restores = restores.len() == requests.len();
     let (what, next) = if requests.is_empty() {
         let next = "push again; a good push that changes something ends this, and so does a \
                     `snapshot` that finds the module equal to the newest complete snapshot";
         (format!("a push of an unknown client failed ({end})"), next.to_string())
     } else {
         let what = match requests.len() {
+            1 if are_restores && torn.status == NO_HOOK => {
+                format!("the push of {} was broken off", requests.join(""))
+            }
             1 if torn.status == NO_HOOK => {
                 format!("the hook after the push of {} did not run", requests.join(""))
             }
@@ -215,9 +237,13 @@ pub(crate) fn torn_module(
             _ => format!("pushes failed (the last with {end}): of {}", requests.join(", of ")),
         };
         let again = "push the same again from there";
-        let next = match torn.status {
-            NO_HOOK => format!("{}; then {again}", find_hook(target)),
-            _ => again.to_string(),
+        let next = match restores.len() {
+            0 if torn.status == NO_HOOK => format!("{}; then {again}", find_hook(target)),
+            0 => again.to_string(),
+            _ if are_restores => {
+                format!("{}, or push with `--delete` to there", restores.join(" and "))
+            }
+            _ => format!("{again}, and {}", restores.join(" and ")),
         };
         (what, next)
     };

@@ -22,6 +22,7 @@ use crate::module::target::Target;
 use crate::run::restore::{RestoreJob, RestoreTarget, Restored, dry_run, into_directory};
 use crate::run::restore_in_place::in_place;
 use crate::run::restore_source::SnapshotSource;
+use crate::run::verify::known_damage;
 use crate::store::dir::OwnedDir;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::leases::Lease;
@@ -65,6 +66,12 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
             (target.module_path.clone(), restored)
         }
     };
+    let mut restored = restored;
+    if restored.run_error.is_none() {
+        let entries = restored.is_exact().then_some(restored.written.entries);
+        let damage = known_damage::of_restore(&source.root_path, &source.name, &paths, entries);
+        damage.into_iter().for_each(|error| restored.damage.note(error));
+    }
     finish(context, &RestoreView::new(&chosen, &destination, &restored, options), &restored, json)
 }
 
@@ -171,7 +178,8 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
     for conflict in restored.written.conflicts.first.iter().filter(|_| !view.dry_run) {
         log::error!("{}: {}", escape(&conflict.path), conflict.obstacle);
     }
-    for error in restored.errors.first.iter().chain(&restored.run_error) {
+    let damage = &restored.damage.first;
+    for error in restored.errors.first.iter().chain(damage).chain(&restored.run_error) {
         log::error!("{error}");
     }
     if restored.munged_links > 0 && !view.in_place {
@@ -193,5 +201,6 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
         (Some(report), None) => report.exit(),
         (None, None) => Exit::Done,
     };
-    Ok(if restored.is_exact() { of_run } else { Exit::Failed })
+    let is_as_backed_up = restored.is_exact() && restored.damage.is_empty();
+    Ok(if is_as_backed_up { of_run } else { Exit::Failed })
 }

@@ -34,6 +34,7 @@ pub(crate) struct RestoreView {
     verified: u64,
     conflict_count: u64,
     conflicts: Vec<ConflictView>,
+    damage_count: u64,
     error_count: u64,
     errors: Vec<String>,
     snapshot_taken: Option<TakenView>,
@@ -62,7 +63,7 @@ impl RestoreView {
         restored: &Restored,
         options: &RestoreOptions,
     ) -> Self {
-        let Restored { written, errors, report, run_error, .. } = restored;
+        let Restored { written, errors, damage, report, run_error, .. } = restored;
         let name = chosen.target.as_ref().and_then(|target| target.name.as_deref());
         let conflicts = written.conflicts.first.iter();
         let errors_of_run = u64::from(run_error.is_some());
@@ -87,8 +88,15 @@ impl RestoreView {
             conflicts: conflicts
                 .map(|it| ConflictView { path: escape(&it.path), why: it.obstacle.word() })
                 .collect(),
-            error_count: errors.count + errors_of_run,
-            errors: errors.first.iter().chain(run_error).map(ToString::to_string).collect(),
+            damage_count: damage.count,
+            error_count: errors.count + damage.count + errors_of_run,
+            errors: errors
+                .first
+                .iter()
+                .chain(&damage.first)
+                .chain(run_error)
+                .map(ToString::to_string)
+                .collect(),
             snapshot_taken: report.as_ref().map(|report| TakenView {
                 ending: report.ending,
                 outcome: report.ending.word(),
@@ -134,7 +142,9 @@ impl RestoreView {
                 number => format!("{number} entries of the destination are in the way\n"),
             };
         }
-        if self.error_count > 0 {
+        if self.error_count > 0 && self.error_count == self.damage_count {
+            text += "the snapshot is damaged: not everything is as it was backed up\n";
+        } else if self.error_count > 0 {
             text += &format!(
                 "{}: not everything is as in the snapshot\n",
                 count(self.error_count, "error")

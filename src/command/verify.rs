@@ -12,7 +12,7 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
 use crate::run::verify::repair::{self, Repaired};
-use crate::run::verify::verified::{AlteredPath, Verified};
+use crate::run::verify::verified::{AlteredPath, LackingSnapshot, Verified};
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
@@ -81,6 +81,7 @@ struct VerifyView {
     file_system: Option<String>,
     altered_files: usize,
     altered: Vec<AlteredView>,
+    lacking: Vec<LackingView>,
     vanished: Vec<VanishedView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<RepairView>,
@@ -119,6 +120,15 @@ impl RepairView {
     }
 }
 
+/// A snapshot from which another program removed entries.
+#[derive(Serialize)]
+struct LackingView {
+    snapshot: String,
+    entries: u64,
+    lacks: u64,
+    first: Vec<String>,
+}
+
 #[derive(Serialize)]
 struct AlteredView {
     path: String,
@@ -149,6 +159,7 @@ impl VerifyView {
             change_times: verified.has_windows,
             altered_files: verified.altered_inodes.len(),
             altered: verified.altered.iter().map(AlteredView::new).collect(),
+            lacking: verified.lacking.iter().map(LackingView::new).collect(),
             vanished: verified.vanished.snapshots.iter().map(VanishedView::new).collect(),
             repaired: repaired.map(RepairView::new),
         }
@@ -157,6 +168,12 @@ impl VerifyView {
     fn to_text(&self, label: &str) -> String {
         let mut text =
             self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
+        for LackingView { snapshot, lacks, entries, first } in &self.lacking {
+            let named =
+                if first.is_empty() { String::new() } else { format!(": {}", first.join(", ")) };
+            let more = if !first.is_empty() && (first.len() as u64) < *lacks { " ..." } else { "" };
+            text += &format!("{snapshot} lacks {lacks} of {entries} entries{named}{more}\n");
+        }
         for AlteredView { path, changes, snapshots } in &self.altered {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
@@ -171,7 +188,15 @@ impl VerifyView {
     fn summary(&self) -> String {
         let result = match self.altered_files {
             0 if self.unstable > 0 => "whether any was altered cannot be told".to_string(),
-            0 => "none altered".to_string(),
+            0 => match self.damaged_snapshots {
+                0 => "none altered".to_string(),
+                count => {
+                    format!(
+                        "none altered, but entries are missing in {}",
+                        counted(count, "snapshot")
+                    )
+                }
+            },
             count => format!(
                 "{count} altered, which damages {}",
                 counted(self.damaged_snapshots, "snapshot")
@@ -219,6 +244,17 @@ impl VerifyView {
 
 fn files(count: u64) -> String {
     counted(usize::try_from(count).unwrap_or(usize::MAX), "file")
+}
+
+impl LackingView {
+    fn new(lacking: &LackingSnapshot) -> Self {
+        LackingView {
+            snapshot: lacking.name.clone(),
+            entries: lacking.recorded,
+            lacks: lacking.lacks,
+            first: lacking.first.iter().map(|path| escape(path)).collect(),
+        }
+    }
 }
 
 impl AlteredView {

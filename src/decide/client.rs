@@ -67,6 +67,7 @@ impl Client {
     pub fn label(&self) -> String {
         match self.user.as_str() {
             _ if *self == Client::default() => WITHOUT_DAEMON.to_string(),
+            _ if *self == Client::restore() => RESTORE.to_string(),
             "" => self.host().to_string(),
             user => format!("{user}@{}", self.host()),
         }
@@ -103,5 +104,6 @@ mod tests {
         assert_eq!(unresolved("192.0.2.7").label(), "192.0.2.7");
         assert_eq!(one.label(), "backup@web1");
         assert_eq!(Client::default().label(), WITHOUT_DAEMON);
+        assert_eq!(Client::restore().label(), RESTORE);
     }
 }

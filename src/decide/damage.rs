@@ -257,6 +257,13 @@ impl NameSum {
     }
 }
 
+impl NameSum {
+    /// Whether these are fewer names than `others`.
+    pub fn is_fewer_than(self, others: NameSum) -> bool {
+        self.count < others.count
+    }
+}
+
 /// Whether an inode whose change time moved between two readings of its names was written to,
 /// rather than linked or unlinked. If it had no name before, or has none after, it was renamed or
 /// removed.
@@ -282,9 +289,9 @@ pub struct Damage {
     pub since: DateTime<Utc>,
     /// How many files were altered.
     pub files: u64,
-    /// How many snapshots contain them.
+    /// How many snapshots contain them, or lack entries.
     pub snapshots: u64,
-    /// The first of the files, escaped.
+    /// The first of the files, escaped; then the snapshots that lack entries, and how many.
     pub first: Vec<String>,
 }
 
@@ -292,16 +299,27 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Damage { since, files, snapshots, first } = self;
         let plural = |count: u64| if count == 1 { "" } else { "s" };
+        let since = since.format("%FT%TZ");
+        let shown = first.first().map_or("unnamed", String::as_str);
+        if *files == 0 {
+            return write!(
+                f,
+                "since {since} it is known that another program removed entries from {snapshots} \
+                 snapshot{}, the first: {shown}; run `verify` to see all of it, or `release \
+                 --damage` to accept it",
+                plural(*snapshots),
+            );
+        }
         write!(
             f,
             "since {} it is known that {files} file{} in {snapshots} snapshot{} {} been altered \
              in place, the first {}; run `verify` to see all of it, `verify --repair-attributes` \
              to restore what can be, or `release --damage` to accept it",
-            since.format("%FT%TZ"),
+            since,
             plural(*files),
             plural(*snapshots),
             if *files == 1 { "has" } else { "have" },
-            first.first().map_or("unnamed", String::as_str),
+            shown,
         )
     }
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::client::RESTORE;
 use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::push_job::{PushJob, is_at_or_above, is_below, normalized};
 
@@ -265,7 +266,10 @@ impl FailedPush {
         let is_healed = self.unfinished.iter().all(|directory| times.is_healed(directory));
         let has_evidence =
             self.is_tree_searched && !self.unfinished.is_empty() && !self.directories_are_shared;
-        match (is_healed, has_evidence || is_same_client) {
+        // No client repeats a restore in place. A push that covers it brings all of its own state
+        // to that place, and what it excludes shows in the search.
+        let is_restore = self.client == RESTORE && self.is_tree_searched;
+        match (is_healed, has_evidence || is_same_client || is_restore) {
             (true, true) => GoodPushEffect::MakesUp,
             (false, _) => GoodPushEffect::LeavesUnhealed,
             (true, false) => GoodPushEffect::None,

@@ -25,6 +25,7 @@ pub mod free_space_candidates;
 pub mod free_space_choice;
 pub mod frequency;
 pub mod grade;
+pub mod lacking;
 pub mod lease;
 pub mod liveness;
 pub mod name;

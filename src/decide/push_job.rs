@@ -50,19 +50,39 @@ impl PushJob {
     }
 }
 
+/// How the limiting options of a restore in place begin.
+const SNAPSHOT: &str = "snapshot=";
+const ONLY: &str = "only=";
+
+/// Stands between the paths of a restore; an escaped path has no line break.
+const SEPARATOR: &str = "\n";
+
 impl PushJob {
     /// The job of a restore in place of `paths` from `snapshot`, all escaped; `place` holds them
     /// all. A push covers it that goes there or above and deletes what its client does not have,
     /// and so does the same restore.
     pub fn of_restore(snapshot: &str, place: String, paths: &[String]) -> Self {
         let extending_options = ["delete", "recursive", TIMES].map(str::to_string).to_vec();
-        let mut limiting_options = vec![format!("snapshot={snapshot}")];
+        let mut limiting_options = vec![format!("{SNAPSHOT}{snapshot}")];
         if paths.iter().any(|path| *path != place) {
-            limiting_options.push(format!("only={}", paths.join(",")));
+            limiting_options.push(format!("{ONLY}{}", paths.join(SEPARATOR)));
         }
         limiting_options.sort();
         let options_hash = limiting_options.join(" ");
         PushJob { destination: place, extending_options, limiting_options, options_hash }
+    }
+
+    /// The snapshot and the paths of a restore in place, escaped; `None` if this is none, or an
+    /// earlier version wrote several paths, which cannot be told apart.
+    pub fn restored(&self) -> Option<(&str, Vec<&str>)> {
+        let value = |begin| self.limiting_options.iter().find_map(|it| it.strip_prefix(begin));
+        let snapshot = value(SNAPSHOT)?;
+        let paths = match value(ONLY) {
+            Some(only) if !only.contains(SEPARATOR) && only.contains(',') => return None,
+            Some(only) => only.split(SEPARATOR).collect(),
+            None => vec![self.destination.as_str()],
+        };
+        Some((snapshot, paths))
     }
 }
 

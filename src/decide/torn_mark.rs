@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::client::RESTORE;
 use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::failed_push::{
     BY_ADDRESS, FailedPush, GoodPushEffect, LedgerPush, TornMarkFacts, UNKNOWN,
@@ -88,6 +89,13 @@ impl TornMark {
     pub fn torn_since(&self) -> DateTime<Utc> {
         let began = self.of_known_clients().filter_map(|failed| failed.writes_since).min();
         began.map_or(self.since, |began| began.min(self.since))
+    }
+
+    /// The failed restores in place: the snapshot and the paths of each, escaped.
+    pub fn restores(&self) -> Vec<(&str, Vec<&str>)> {
+        let of_restore = |failed: &&FailedPush| failed.client == RESTORE;
+        let all = self.entries.iter().filter(of_restore);
+        all.filter_map(|failed| failed.job.as_ref()?.restored()).collect()
     }
 
     /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: the client, the

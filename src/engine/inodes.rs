@@ -6,9 +6,12 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::stat::FileStat;
 
+use crate::decide::damage::FileTime;
+use crate::decide::lacking::TreeCount;
 use crate::engine::descent::{Descent, DescentStart};
-use crate::engine::walk::{VisitedFile, Visitor, walk_into};
+use crate::engine::walk::{Subtree, VisitedFile, Visitor, walk_into};
 use crate::tell::error::Error;
 
 /// One name of an inode that is no directory.
@@ -40,37 +43,58 @@ pub(crate) fn walk(
     name: &CStr,
     visit: &mut dyn FnMut(&InodeName),
 ) -> u64 {
+    walk_counting(parent, parent_path, name, visit).unreadable
+}
+
+/// [`walk`] that also counts what it meets.
+pub(crate) fn walk_counting(
+    parent: BorrowedFd,
+    parent_path: &Path,
+    name: &CStr,
+    visit: &mut dyn FnMut(&InodeName),
+) -> TreeCount {
     let mut descent = match DescentStart::root(parent, parent_path).and_then(Descent::new) {
         Ok(descent) => descent,
         Err(cause) => {
             log::warn!("{}", Error::io("read", parent_path, cause));
-            return 1;
+            return TreeCount { unreadable: 1, ..TreeCount::default() };
         }
     };
     let skip = name.to_bytes().len() + 1;
-    let mut visitor = InodeVisitor { skip, unreadable: 0, visit };
+    let mut visitor = InodeVisitor { skip, count: TreeCount::default(), visit };
     // This visitor ends no walk early.
     let _ = walk_into(&mut descent, name, &mut visitor);
-    visitor.unreadable
+    // The directory of the tree itself was entered as well.
+    visitor.count.entries = visitor.count.entries.saturating_sub(1);
+    visitor.count
 }
 
 struct InodeVisitor<'a> {
     skip: usize,
-    unreadable: u64,
+    count: TreeCount,
     visit: &'a mut dyn FnMut(&InodeName),
 }
 
 impl Visitor for InodeVisitor<'_> {
+    fn entered(&mut self, _: &mut Descent, _: &CStr, stat: &FileStat) -> Subtree {
+        let nanoseconds = u32::try_from(stat.st_ctime_nsec).unwrap_or(0);
+        let changed = FileTime { seconds: stat.st_ctime, nanoseconds };
+        self.count.entries += 1;
+        self.count.last_change_ns = self.count.last_change_ns.max(changed.as_ns());
+        Subtree::Visit
+    }
+
     fn file(&mut self, file: &VisitedFile) -> ControlFlow<()> {
         let VisitedFile { descent, directory, name, inode } = *file;
+        self.count.entries += 1;
         (self.visit)(&InodeName { directory, name, inode, descent, skip: self.skip });
         ControlFlow::Continue(())
     }
 
     fn failed(&mut self, descent: &Descent, name: Option<&CStr>, cause: Errno) -> ControlFlow<()> {
-        let level = if self.unreadable == 0 { log::Level::Warn } else { log::Level::Debug };
+        let level = if self.count.unreadable == 0 { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "{}", descent.error("read", name, cause));
-        self.unreadable += 1;
+        self.count.unreadable += 1;
         ControlFlow::Continue(())
     }
 }

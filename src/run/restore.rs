@@ -66,6 +66,9 @@ pub(crate) struct Restored {
     pub verified: u64,
     /// All that went wrong.
     pub errors: Told<Error>,
+    /// What is known to be wrong with the snapshot in what was restored: the destination may be as
+    /// in the snapshot all the same.
+    pub damage: Told<Error>,
     /// The run that took a snapshot after a restore in place.
     pub report: Option<Report>,
     /// Why there was no such run, or nothing was restored.

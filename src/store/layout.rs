@@ -20,6 +20,9 @@ pub(crate) const PINS_FILE: &str = "pins.toml";
 /// The snapshots that vanished without a run that removed them.
 pub(crate) const VANISHED_FILE: &str = "vanished.toml";
 
+/// The files that a verification found altered.
+pub(crate) const DAMAGE_FILE: &str = "damage.toml";
+
 /// The lock of the one run that may change a root.
 pub(crate) const LOCK_FILE: &str = "lock";
 

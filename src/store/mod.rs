@@ -6,6 +6,7 @@
 
 pub(crate) mod clean_up;
 pub(crate) mod completion;
+pub(crate) mod damage_file;
 pub(crate) mod dir;
 pub(crate) mod expected_pushes;
 pub(crate) mod format;

@@ -147,6 +147,41 @@ pub enum Error {
         /// The entry in the snapshot, escaped.
         path: String,
     },
+    /// A file of a snapshot was restored that had been altered before.
+    #[error(
+        "{path} was altered in {snapshot} after that snapshot was taken ({change}), so what was \
+         restored is not what was backed up: `verify` names the snapshots that are damaged"
+    )]
+    AlteredInSnapshot {
+        /// The snapshot.
+        snapshot: String,
+        /// The path in it, escaped.
+        path: String,
+        /// How it differs from what was recorded of it.
+        change: String,
+    },
+    /// More files were altered than are known by name.
+    #[error(
+        "more files of snapshots were altered than are known by name, and {snapshot} may hold some \
+         of them: run `verify` to see them"
+    )]
+    OtherDamage {
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// A snapshot was restored that lacks entries.
+    #[error(
+        "{snapshot} lacks {lacks} of {entries} entries that it had when it was taken, since another \
+         program removed them: run `verify` to see them, and restore them from another snapshot"
+    )]
+    Lacking {
+        /// The snapshot.
+        snapshot: String,
+        /// How many entries it lacks.
+        lacks: u64,
+        /// How many it had.
+        entries: u64,
+    },
     /// Entries at the destination are in the way of a restore.
     #[error("{problem}; nothing was restored: {remedy}")]
     InTheWay {
@@ -297,6 +332,9 @@ impl Error {
             | Error::SetAside { .. }
             | Error::Restored { .. }
             | Error::Unsteady { .. }
+            | Error::AlteredInSnapshot { .. }
+            | Error::OtherDamage { .. }
+            | Error::Lacking { .. }
             | Error::InTheWay { .. }
             | Error::Bug(_) => Exit::Failed,
             Error::Environment { .. }

@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod release;
 mod restore;
+mod restore_damage;
 mod restore_destination;
 mod restore_in_place;
 mod restore_lost_roots;

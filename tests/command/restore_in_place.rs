@@ -146,7 +146,8 @@ fn a_killed_restore_tears_until_it_is_repeated() {
     let run = module.run(&["snapshot", "data", "--due"]).exits(&[4]);
     run.says("restore").says("torn");
     assert!(module.is_marked("torn"), "{:?}", module.state());
-    module.run(&["check", "data"]).exits(&[1, 2]).says("restore");
+    let again = format!("restore data {name} documents --in-place");
+    module.run(&["check", "data"]).exits(&[1, 2]).says(&again).says("push of restore to data");
     // Another restore does not make up for it.
     in_place(&module, &name, &["fifo"]).exits(&[0, 4]);
     assert!(module.is_marked("torn"));
@@ -179,6 +180,34 @@ fn a_push_that_covers_a_killed_restore_ends_the_torn_state() {
     daemon.push(&source, "data", &["--delete"]).exits(&[0]);
     daemon.await_hooks(3);
     assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+#[test]
+fn a_push_that_covers_a_killed_restore_makes_up_for_it_at_once() {
+    if !have(&["strace", "rsync"]) {
+        return;
+    }
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &["--delete"]).exits(&[0]);
+    assert_eq!(daemon.await_hooks(1), [GOOD]);
+    let name = module.snapshots().remove(0);
+    for (number, excluded) in [(1, false), (2, true)] {
+        fs::remove_dir_all(module.latest.join("documents")).expect("removed");
+        kill_half_way(&module, &name, &["."]);
+        assert_eq!(ledger(&module).len(), 1, "no run has met it");
+        // What a push excludes, it does not finish.
+        if excluded {
+            daemon.push(&source, "data", &["--delete", "--exclude=documents"]).exits(&[0]);
+            daemon.await_hooks(2 * number - 1);
+            assert!(module.is_marked("torn"), "{:?}", module.state());
+        }
+        daemon.push(&source, "data", &["--delete"]).exits(&[0]);
+        daemon.await_hooks(if excluded { 4 } else { 2 });
+        assert!(!module.is_marked("torn"), "{:?}", module.state());
+        let newest = module.snapshots().pop().expect("a snapshot");
+        assert!(!newest.ends_with("-partial"), "{newest}");
+    }
 }
 
 #[test]

@@ -12,11 +12,13 @@ use crate::run::order::under_lock;
 use crate::run::session::Session;
 use crate::run::vanished;
 use crate::run::verify::examine::examine;
-use crate::run::verify::refresh;
-use crate::run::verify::verified::Verified;
+use crate::run::verify::verified::{LackingSnapshot, Verified};
+use crate::run::verify::{known_damage, refresh};
 use crate::store;
-use crate::store::dir::names_in;
+use crate::store::dir::{self, names_in};
 use crate::store::layout::Subdir;
+use crate::store::record::Record;
+use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -30,6 +32,7 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);
     let (verified, stale) = examine(target, &root, clock.now())?;
+    known_damage::keep(&root, &verified)?;
     // While a run is building a snapshot, an inode that it has just linked may look unaltered.
     let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
     State::update(root.private(), |state| {
@@ -54,11 +57,28 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     let (verified, stale) = examine(target, &root, clock.now())?;
+    let accepted = verified.altered_inodes.union(&verified.explained_inodes).copied().collect();
     under_lock(Session { target, root: &root, clock }, || {
-        refresh::refresh(target, &root, &stale, &verified.altered_inodes)
+        refresh::refresh(target, &root, &stale, &accepted)?;
+        accept_lacking(&root, &verified)
     })?;
     State::update(root.private(), |state| state.damage = None)?;
     Ok(verified)
+}
+
+/// Records that the snapshots that lack entries have the others only.
+fn accept_lacking(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
+    if verified.lacking.is_empty() {
+        return Ok(());
+    }
+    let records = root.subdir(Subdir::Records)?;
+    for LackingSnapshot { name, recorded, lacks, .. } in &verified.lacking {
+        if let Some(record) = Record::read(records.dir(), name)? {
+            let entries = recorded.saturating_sub(*lacks);
+            Record { entries, ..record }.write_before_sync(records.dir(), name)?;
+        }
+    }
+    dir::sync(records.dir())
 }
 
 /// Accepts that snapshots vanished. Returns their names.

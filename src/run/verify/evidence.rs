@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
 use crate::decide::damage::FileTime;
+use crate::decide::lacking::TreeCount;
 use crate::decide::vanished::{RemovedLinks, VanishedSnapshot};
-use crate::engine::inodes::{InodeName, walk};
+use crate::engine::inodes::{InodeName, walk_counting};
 use crate::module::target::Target;
 use crate::run::vanished::UnacceptedSnapshots;
 use crate::store::dir::{Dir, OwnedDir, c_name};
@@ -33,6 +34,8 @@ pub(crate) struct CheckedSnapshot {
     pub(crate) began_ns: i64,
     /// Whether it is in `expired/`.
     pub(crate) is_retired: bool,
+    /// How many entries it has by its record; none if that is not known, or not exact.
+    pub(crate) entries: Option<u64>,
 }
 
 pub(crate) struct Evidence<'a> {
@@ -78,7 +81,11 @@ impl<'a> Evidence<'a> {
         evidence.vanished = UnacceptedSnapshots::of(content, &gone);
         for item in list.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
-            evidence.snapshots.extend(evidence.find(item.name.text, by_name, false)?);
+            // A client changed the module while the run counted.
+            let exact = item.record.filter(|record| !record.adopted && record.vanished == 0);
+            let found = evidence.find(item.name.text, by_name, false)?;
+            let entries = exact.map(|record| record.entries);
+            evidence.snapshots.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
         }
         for name in retired {
             evidence.retired.extend(evidence.find(name, i64::MAX, true)?);
@@ -124,7 +131,15 @@ impl<'a> Evidence<'a> {
         });
         let began_ns = recorded.map_or(named_ns, |(_, began_ns)| began_ns);
         let position = recorded.map(|(position, _)| position);
-        Ok(Some(CheckedSnapshot { name, c_name, identity, position, began_ns, is_retired }))
+        Ok(Some(CheckedSnapshot {
+            name,
+            c_name,
+            identity,
+            position,
+            began_ns,
+            is_retired,
+            entries: None,
+        }))
     }
 
     pub(crate) fn dir(&self, snapshot: &CheckedSnapshot) -> Dir<'_> {
@@ -151,14 +166,14 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Visits all names in a snapshot; returns how many directories could not be read.
+    /// Visits all names in a snapshot, and counts its entries.
     pub(crate) fn walk(
         &self,
         snapshot: &CheckedSnapshot,
         visit: &mut dyn FnMut(&InodeName),
-    ) -> u64 {
+    ) -> TreeCount {
         let Dir { directory, path } = self.dir(snapshot);
-        walk(directory, path, &snapshot.c_name, visit)
+        walk_counting(directory, path, &snapshot.c_name, visit)
     }
 }
 

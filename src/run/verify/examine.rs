@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::module::target::Target;
 use crate::run::verify::evidence::Evidence;
 use crate::run::verify::verified::Verified;
-use crate::run::verify::{damaged_paths, survey, touches};
+use crate::run::verify::{damaged_paths, lacking, survey, touches};
 use crate::store::inode_log::reader::InodeLog;
 use crate::store::inode_log::windows::LinkWindows;
 use crate::store::root::SnapshotRoot;
@@ -24,7 +24,8 @@ pub(crate) fn examine(
     let survey = survey::survey(&evidence);
     // Read after the survey, so that links made meanwhile lie in a window.
     let windows = LinkWindows::read(evidence.inodes.dir());
-    let touches = touches::confirm(&evidence, &windows, survey.touches, &survey.held)?;
+    let lacking = lacking::find(&evidence, &survey.counts);
+    let touches = touches::confirm(&evidence, &windows, survey.touches, &survey.held, &lacking)?;
     let mut verified = Verified {
         snapshots: evidence.snapshots.len(),
         inodes: survey.inodes,
@@ -35,6 +36,8 @@ pub(crate) fn examine(
         unreadable: survey.unreadable,
         lost_bytes: evidence.inode_log.as_ref().map_or(0, |inode_log| inode_log.lost_bytes),
         has_windows: windows.are_known(),
+        lacking: lacking::described(&evidence, &lacking),
+        explained_inodes: touches.explained,
         vanished: std::mem::take(&mut evidence.vanished),
         ..Verified::default()
     };

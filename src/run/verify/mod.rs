@@ -18,6 +18,8 @@ pub(crate) mod damaged_paths;
 pub(crate) mod evidence;
 pub(crate) mod examine;
 pub(crate) mod hashing;
+pub(crate) mod known_damage;
+pub(crate) mod lacking;
 pub(crate) mod refresh;
 pub(crate) mod repair;
 pub(crate) mod survey;

@@ -37,6 +37,7 @@ use crate::run::order::under_lock;
 use crate::run::session::Session;
 use crate::run::verify::evidence::Evidence;
 use crate::run::verify::examine::examine;
+use crate::run::verify::known_damage;
 use crate::run::verify::verified::Verified;
 use crate::store::clean_up::{clear_staging, discard_staging};
 use crate::store::dir::c_name;
@@ -92,6 +93,7 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         Ok(())
     })?;
     let (after, _) = examine(target, &root, clock.now())?;
+    known_damage::keep(&root, &after)?;
     State::update(root.private(), |state| {
         state.damage = after.damage(clock.now(), state.damage.take())
     })?;

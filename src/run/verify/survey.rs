@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use nix::errno::Errno;
 
 use crate::decide::damage::{FileTime, changes, is_access_time_set};
+use crate::decide::lacking::TreeCount;
 use crate::engine::baseline::{Baseline, BaselineOrigin, Inode, inspect_entry, xattrs};
 use crate::engine::content::{HashLimit, HashResult, content_hash};
 use crate::engine::inodes::InodeName;
@@ -30,6 +31,8 @@ pub(crate) struct Survey {
     /// How many of the compared inodes each vanished snapshot may have held.
     pub(crate) held: Vec<u64>,
     pub(crate) unreadable: u64,
+    /// What was found in each snapshot, in their order.
+    pub(crate) counts: Vec<TreeCount>,
 }
 
 pub(crate) fn survey(evidence: &Evidence) -> Survey {
@@ -39,7 +42,7 @@ pub(crate) fn survey(evidence: &Evidence) -> Survey {
     let mut unknown = HashSet::new();
     let _phase = progress::begin("looking at files", None);
     for snapshot in &evidence.snapshots {
-        survey.unreadable += evidence.walk(snapshot, &mut |name: &InodeName| {
+        let count = evidence.walk(snapshot, &mut |name: &InodeName| {
             progress::add(1);
             let found =
                 evidence.inode_log.as_ref().map_or(0..0, |inode_log| inode_log.find(name.inode));
@@ -54,6 +57,8 @@ pub(crate) fn survey(evidence: &Evidence) -> Survey {
                 survey.compare_inode(evidence, inode_log, &windows, name);
             }
         });
+        survey.unreadable += count.unreadable;
+        survey.counts.push(count);
     }
     survey
 }

@@ -6,9 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::decide::damage::{NameSum, is_in_place, last_before};
 use crate::decide::vanished::{RemovedLinks, was_moved_first};
+use crate::engine::baseline::inspect_entry;
 use crate::engine::inodes::{InodeName, walk};
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence, Touch};
-use crate::store::dir::names_in;
+use crate::run::verify::lacking::LackingTree;
+use crate::store::dir::{c_name, names_in};
 use crate::store::inode_log::windows::LinkWindows;
 use crate::store::layout::Subdir;
 use crate::tell::error::Result;
@@ -17,8 +19,10 @@ use crate::tell::error::Result;
 pub(crate) struct ConfirmedTouches {
     /// Touches that only writing in place explains.
     pub(crate) in_place: Vec<Touch>,
-    /// How many inodes may have been touched by a rename or a removal.
+    /// How many inodes may have been touched by a rename or a removal, or have a link elsewhere.
     pub(crate) unprovable: u64,
+    /// Inodes whose touches the links explain that a snapshot has lost.
+    pub(crate) explained: HashSet<u64>,
 }
 
 /// A touch, and the names of its inode in the trees before and after it.
@@ -27,7 +31,12 @@ struct TouchInterval {
     /// The number of the snapshot before it. The tree after it is the next snapshot, or the module.
     before: usize,
     names: [NameSum; 2],
+    /// The names in each snapshot that lacks entries.
+    lacking: Vec<NameSum>,
 }
+
+/// The links of the touched inodes: how many each has, and how many names were found.
+type LinkCounts = HashMap<u64, (u64, u64)>;
 
 /// The touches by inode number, each between two trees.
 type TouchIntervals = HashMap<u64, Vec<TouchInterval>>;
@@ -39,6 +48,7 @@ pub(crate) fn confirm(
     windows: &LinkWindows,
     touches: Vec<Touch>,
     held: &[u64],
+    lacking: &[LackingTree],
 ) -> Result<ConfirmedTouches> {
     // If a run linked the inode during the survey, a window explains that change time by now.
     let touches: Vec<Touch> =
@@ -53,15 +63,42 @@ pub(crate) fn confirm(
     recorded.sort_by_key(|snapshot| snapshot.position);
     let (mut intervals, unprovable) = intervals_of(evidence, &recorded, touches);
     collect_names(evidence, &recorded, &mut intervals);
+    for one in intervals.values_mut().flatten() {
+        one.lacking = vec![NameSum::default(); lacking.len()];
+    }
+    for (number, tree) in lacking.iter().enumerate() {
+        evidence.walk(&evidence.snapshots[tree.snapshot], &mut |name| {
+            for one in intervals.get_mut(&name.inode).into_iter().flatten() {
+                one.lacking[number].add(hash(name));
+            }
+        });
+    }
+    let links = count_links(evidence, &intervals)?;
     // If a snapshot has gone, this is not certain: it may have shown that a name was added and
     // removed again.
     let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
         && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
     let mut confirmed =
-        ConfirmedTouches { in_place: Vec::new(), unprovable: unprovable + moved_inodes };
-    for of_inode in intervals.into_values() {
-        let is_proved =
-            |one: &&TouchInterval| is_settled && is_in_place(one.names[0], one.names[1]);
+        ConfirmedTouches { unprovable: unprovable + moved_inodes, ..ConfirmedTouches::default() };
+    for (inode, mut of_inode) in intervals {
+        let is_lost_link = |one: &TouchInterval| {
+            lacking.iter().zip(&one.lacking).any(|(tree, here)| {
+                tree.lost.explain(one.touch.at.as_ns(), one.touch.linked_ns, *here, one.names)
+            })
+        };
+        let before = of_inode.len();
+        of_inode.retain(|one| !is_lost_link(one));
+        if of_inode.len() < before {
+            confirmed.explained.insert(inode);
+        }
+        if of_inode.is_empty() {
+            continue;
+        }
+        // A link that another program made outside of the snapshots and the module.
+        let is_linked_elsewhere = links.get(&inode).is_some_and(|(links, names)| links > names);
+        let is_proved = |one: &&TouchInterval| {
+            is_settled && !is_linked_elsewhere && is_in_place(one.names[0], one.names[1])
+        };
         let in_place: Vec<Touch> = of_inode.iter().filter(is_proved).map(|one| one.touch).collect();
         confirmed.unprovable += u64::from(in_place.is_empty());
         confirmed.in_place.extend(in_place);
@@ -129,6 +166,7 @@ fn intervals_of(
                 touch,
                 before,
                 names: Default::default(),
+                lacking: Vec::new(),
             }),
             None => unprovable += 1,
         }
@@ -150,6 +188,29 @@ fn collect_names(
     collect(intervals, recorded.len(), |visit| {
         walk(evidence.root.module(), &evidence.root.module_path, c".", visit);
     });
+}
+
+/// Counts the links of the touched inodes, and their names in all trees that may have some.
+fn count_links(evidence: &Evidence, intervals: &TouchIntervals) -> Result<LinkCounts> {
+    let mut counts = LinkCounts::new();
+    let mut count = |name: &InodeName| {
+        if !intervals.contains_key(&name.inode) {
+            return;
+        }
+        let links = inspect_entry(name.directory, name.name).map_or(0, |inode| inode.links);
+        let counted = counts.entry(name.inode).or_default();
+        *counted = (links.max(counted.0), counted.1 + 1);
+    };
+    for snapshot in evidence.snapshots.iter().chain(&evidence.retired) {
+        evidence.walk(snapshot, &mut count);
+    }
+    let root = evidence.root;
+    walk(root.module(), &root.module_path, c".", &mut count);
+    let unremovable = root.subdir(Subdir::Unremovable)?;
+    for name in names_in(unremovable.dir())? {
+        walk(unremovable.dir().directory, unremovable.dir().path, &c_name(&name), &mut count);
+    }
+    Ok(counts)
 }
 
 /// Notes the names in one tree of inodes that were touched just after or just before it. `place`

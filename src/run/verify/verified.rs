@@ -34,6 +34,30 @@ pub(crate) struct Verified {
     pub altered: Vec<AlteredPath>,
     /// The inodes of the altered paths.
     pub altered_inodes: HashSet<u64>,
+    /// Snapshots from which another program removed entries, oldest first.
+    pub lacking: Vec<LackingSnapshot>,
+    /// Inodes whose change times the removal of these entries has moved.
+    pub explained_inodes: HashSet<u64>,
+}
+
+/// A snapshot that lacks entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LackingSnapshot {
+    pub name: String,
+    /// How many entries its record has.
+    pub recorded: u64,
+    /// How many it lacks of them.
+    pub lacks: u64,
+    /// The first files that it lacks, as far as a later tree shows them.
+    pub first: Vec<Vec<u8>>,
+}
+
+impl LackingSnapshot {
+    /// What it lacks, for messages.
+    pub(crate) fn text(&self) -> String {
+        let LackingSnapshot { name, recorded, lacks, .. } = self;
+        format!("{name} lacks {lacks} of {recorded} entries")
+    }
 }
 
 /// A path in snapshots whose file has been altered.
@@ -50,9 +74,9 @@ pub(crate) struct AlteredPath {
 }
 
 impl Verified {
-    /// Whether anything was altered.
+    /// Whether anything was altered, or entries are missing.
     pub(crate) fn is_damaged(&self) -> bool {
-        !self.altered.is_empty()
+        !self.altered.is_empty() || !self.lacking.is_empty()
     }
 
     /// Whether some files cannot be checked, since the file system has no stable inode numbers.
@@ -62,16 +86,20 @@ impl Verified {
 
     /// How many snapshots are damaged.
     pub(crate) fn damaged_snapshots(&self) -> usize {
-        self.altered.iter().flat_map(|altered| &altered.snapshots).collect::<HashSet<_>>().len()
+        let altered = self.altered.iter().flat_map(|altered| &altered.snapshots);
+        let lacking = self.lacking.iter().map(|lacking| &lacking.name);
+        altered.chain(lacking).collect::<HashSet<_>>().len()
     }
 
     pub(crate) fn damage(&self, now: DateTime<Utc>, before: Option<Damage>) -> Option<Damage> {
         const FIRST: usize = 10;
+        let altered = self.altered.iter().map(|altered| escape(&altered.path));
+        let lacking = self.lacking.iter().map(LackingSnapshot::text);
         self.is_damaged().then(|| Damage {
             since: before.map_or(now, |before| before.since),
             files: self.altered_inodes.len() as u64,
             snapshots: self.damaged_snapshots() as u64,
-            first: self.altered.iter().take(FIRST).map(|altered| escape(&altered.path)).collect(),
+            first: altered.chain(lacking).take(FIRST).collect(),
         })
     }
 }

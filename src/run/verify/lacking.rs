@@ -1,0 +1,101 @@
+//! Finds snapshots that [lack entries](crate::decide::lacking), and which files they lack as far as
+//! later trees show them. It only reads.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use crate::decide::lacking::{LostLinks, TreeCount, lacked};
+use crate::engine::baseline::inspect_entry;
+use crate::engine::inodes::{InodeName, walk};
+use crate::run::verify::evidence::Evidence;
+use crate::run::verify::verified::LackingSnapshot;
+use crate::store::dir::Dir;
+use crate::system::mounts::Mounts;
+
+/// How many of the files that a snapshot lacks are named.
+const MAX_NAMED: usize = 10;
+
+/// In how many later trees they are looked for.
+const MAX_TREES: usize = 3;
+
+/// A snapshot that lacks entries.
+pub(crate) struct LackingTree {
+    /// Its number among the snapshots.
+    pub(crate) snapshot: usize,
+    pub(crate) lost: LostLinks,
+    lacks: u64,
+}
+
+/// The snapshots that lack entries, by what the survey has counted in each.
+pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree> {
+    let mounts = Mounts::read();
+    let of_snapshot = |(number, count): (usize, &TreeCount)| {
+        let snapshot = &evidence.snapshots[number];
+        let path = evidence.root.path.join(&snapshot.name);
+        let is_covered = mounts.as_ref().is_none_or(|mounts| mounts.has_below(&path));
+        let lacks = lacked(snapshot.entries, *count, is_covered)?;
+        // A run may have retired it meanwhile.
+        evidence.is_still_there(snapshot).then_some(LackingTree {
+            snapshot: number,
+            lost: LostLinks { began_ns: snapshot.began_ns, last_change_ns: count.last_change_ns },
+            lacks,
+        })
+    };
+    counts.iter().enumerate().filter_map(of_snapshot).collect()
+}
+
+/// What is told of each.
+pub(crate) fn described(evidence: &Evidence, lacking: &[LackingTree]) -> Vec<LackingSnapshot> {
+    let describe = |tree: &LackingTree| {
+        let snapshot = &evidence.snapshots[tree.snapshot];
+        LackingSnapshot {
+            name: snapshot.name.clone(),
+            recorded: snapshot.entries.unwrap_or(0),
+            lacks: tree.lacks,
+            first: missing_files(evidence, tree),
+        }
+    };
+    lacking.iter().map(describe).collect()
+}
+
+/// Files of later trees that were linked when the snapshot was made or before, and that it has
+/// under no name.
+fn missing_files(evidence: &Evidence, tree: &LackingTree) -> Vec<Vec<u8>> {
+    let snapshot = &evidence.snapshots[tree.snapshot];
+    let (Some(inode_log), Some(position)) = (&evidence.inode_log, snapshot.position) else {
+        return Vec::new();
+    };
+    let mut held = HashSet::new();
+    evidence.walk(snapshot, &mut |name| {
+        held.insert(name.inode);
+    });
+    let root = evidence.root;
+    let Dir { directory, path } = evidence.dir(snapshot);
+    let later = evidence.snapshots.iter().skip(tree.snapshot + 1).take(MAX_TREES - 1);
+    let later = later.map(|later| (directory, path, later.c_name.clone()));
+    let module = (root.module(), root.module_path.as_path(), CString::from(c"."));
+    let trees: Vec<(BorrowedFd, &Path, CString)> = later.chain([module]).collect();
+    let mut missing = Vec::new();
+    for (parent, path, name) in trees {
+        walk(parent, path, &name, &mut |name: &InodeName| {
+            if missing.len() >= MAX_NAMED || held.contains(&name.inode) {
+                return;
+            }
+            let first_linked = || {
+                let inode = inspect_entry(name.directory, name.name).ok()?;
+                let baselines = inode_log.baselines(inode.number, inode.birth_ns);
+                baselines.first().map(|(position, _)| *position)
+            };
+            if first_linked().is_some_and(|linked| linked <= position) {
+                missing.push(name.path());
+            }
+        });
+        if !missing.is_empty() {
+            break;
+        }
+    }
+    missing.sort();
+    missing
+}

@@ -1,0 +1,48 @@
+//! `damage.toml`: which files of which snapshots a verification found altered, for a restore that
+//! reads them.
+//!
+//! The state says whether there is damage. The verification writes this file first and the state
+//! after it, so a crash in between leaves a file that counts for nothing, or the old pair.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::dir::{self, Dir};
+use crate::store::format::{self, FORMAT, to_toml};
+use crate::store::layout::DAMAGE_FILE;
+use crate::tell::error::Result;
+
+/// What `damage.toml` holds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct DamageList {
+    format: u32,
+    /// More files were altered than are listed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_cut: bool,
+    #[serde(default, rename = "file", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<DamagedFile>,
+}
+
+/// A file that was altered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DamagedFile {
+    /// Its path in the snapshots, escaped.
+    pub(crate) path: String,
+    /// How it differs from what was recorded of it, as text.
+    pub(crate) change: String,
+    /// The snapshots that it is altered in.
+    pub(crate) snapshots: Vec<String>,
+}
+
+impl DamageList {
+    /// Replaces the list.
+    pub(crate) fn write(private: Dir, files: Vec<DamagedFile>, is_cut: bool) -> Result<()> {
+        let list = DamageList { format: FORMAT, is_cut, files };
+        dir::write_drafted(private, DAMAGE_FILE, &to_toml(&list, private)?)
+    }
+
+    /// The list; none if it is missing, or cannot be understood.
+    pub(crate) fn read(private: Dir) -> Option<Self> {
+        let text = dir::read(private, DAMAGE_FILE).ok().flatten()?;
+        format::read::<DamageList>(&private.path.join(DAMAGE_FILE), &text).ok()
+    }
+}

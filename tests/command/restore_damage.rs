@@ -1,0 +1,169 @@
+//! Snapshots that were altered or mutilated: `verify` says which one is damaged and of the others
+//! nothing, and a restore out of it ends with an error.
+
+use crate::support;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::module::{Module, NAME};
+use support::run::Run;
+use support::tree;
+
+/// Long enough for the kernel's clock to move on.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A module with three snapshots of the same five files and two directories; `n` differs in each.
+fn history() -> (Module, Vec<String>) {
+    let module = Module::new();
+    fs::create_dir(module.latest.join("sub")).expect("a directory");
+    for file in ["a", "b", "sub/c", "sub/d"] {
+        tree::write(&module.latest.join(file), file);
+    }
+    let mut names = Vec::new();
+    for number in 0..3 {
+        tree::write(&module.latest.join("n"), &number.to_string());
+        names.push(module.expect_snapshot());
+        sleep(TICK);
+    }
+    module.run(&["verify", NAME]).exits(&[0]);
+    sleep(TICK);
+    (module, names)
+}
+
+fn verify(module: &Module) -> (i32, Value) {
+    let run = module.run(&["verify", "--json", NAME]);
+    (run.code().expect("a status"), run.json())
+}
+
+fn restore(module: &Module, snapshot: &str, paths: &[&str]) -> Run {
+    let to: PathBuf = module.directory.join("restored");
+    let _ = fs::remove_dir_all(&to);
+    let mut command = module.command(&["restore", NAME, snapshot, "--to"]);
+    Run::of(command.arg(to).args(paths))
+}
+
+#[test]
+fn what_a_snapshot_lacks_damages_that_snapshot_only() {
+    for (number, lacking) in [(0, "oldest"), (1, "middle"), (2, "newest")] {
+        let (module, names) = history();
+        let name = &names[number];
+        fs::remove_file(module.snapshot(name).join("a")).expect("removed");
+        fs::remove_dir_all(module.snapshot(name).join("sub")).expect("removed");
+        sleep(TICK);
+        let (status, json) = verify(&module);
+        assert_eq!((status, &json["altered_files"]), (1, &0.into()), "{lacking}: {json:#}");
+        // The old files `n` were removed from the module.
+        assert_eq!((&json["damaged_snapshots"], &json["unprovable"]), (&1.into(), &2.into()));
+        let all = json["lacking"].as_array().expect("a list");
+        assert_eq!(all.len(), 1, "{json:#}");
+        assert_eq!(
+            (&all[0]["snapshot"], &all[0]["lacks"], &all[0]["entries"]),
+            (&name.as_str().into(), &4.into(), &6.into())
+        );
+        assert_eq!(all[0]["first"], serde_json::json!(["a", "sub/c", "sub/d"]), "{lacking}");
+        let words = format!("{name} lacks 4 of 6 entries");
+        module.run(&["verify", NAME]).exits(&[1]).says(&words).says("a, sub/c, sub/d ...");
+        module.run(&["check", NAME]).exits(&[2]).says(&words).says("--damage");
+
+        // A restore of it is not what was backed up; of the others, and of what is left, it is.
+        restore(&module, name, &[]).exits(&[1]).says(&words).says("not everything");
+        let run = restore(&module, name, &["--json"]).exits(&[1]).json();
+        assert_eq!(run["damage_count"], 1, "{run:#}");
+        restore(&module, name, &["-n"]).exits(&[1]).says(&words);
+        restore(&module, name, &["b"]).exits(&[0]);
+        let other = &names[(number + 1) % 3];
+        restore(&module, other, &[]).exits(&[0]);
+
+        // A file that was written to since is told beside it.
+        fs::write(module.snapshot(other).join("b"), "other content").expect("written");
+        sleep(TICK);
+        let (_, json) = verify(&module);
+        assert_eq!(json["altered"][0]["path"], "b", "{json:#}");
+
+        module.run(&["release", "--damage", NAME]).exits(&[0]);
+        let (status, json) = verify(&module);
+        assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{lacking}: {json:#}");
+        module.run(&["check", NAME]).exits(&[0]);
+        restore(&module, name, &[]).exits(&[0]);
+        // The next snapshot is whole.
+        tree::write(&module.latest.join("n"), "more");
+        let next = module.expect_snapshot();
+        module.assert_equals_module(&next);
+        assert_eq!(verify(&module).0, 0, "{lacking}");
+    }
+}
+
+#[test]
+fn a_write_in_place_is_told_where_a_snapshot_lacks_other_files() {
+    let (module, names) = history();
+    fs::remove_file(module.snapshot(&names[1]).join("a")).expect("removed");
+    sleep(TICK);
+    // Size and modification time stay: only the change time shows the write.
+    let path = module.latest.join("b");
+    let before = fs::metadata(&path).expect("the file").modified().expect("a time");
+    let mut file = fs::OpenOptions::new().write(true).open(&path).expect("open");
+    file.write_all(b"B").expect("written");
+    file.set_modified(before).expect("the time");
+    drop(file);
+    sleep(TICK);
+    let (_, json) = verify(&module);
+    assert_eq!(json["altered_files"], 1, "{json:#}");
+    assert_eq!(json["altered"][0]["path"], "b", "{json:#}");
+    assert_eq!(json["lacking"][0]["lacks"], 1, "{json:#}");
+    // A restore names the file, also with its own time and size.
+    restore(&module, &names[0], &["b"]).exits(&[1]).says("b was altered in");
+    restore(&module, &names[0], &["a"]).exits(&[0]);
+}
+
+#[test]
+fn a_restore_of_an_altered_file_names_it_and_fails() {
+    let (module, names) = history();
+    let append = |path: &str| {
+        let path = module.latest.join(path);
+        let mut file = fs::OpenOptions::new().append(true).open(path).expect("open");
+        file.write_all(b"evil").expect("written");
+    };
+    append("a");
+    append("sub/c");
+    sleep(TICK);
+    module.run(&["verify", NAME]).exits(&[1]);
+    let run = restore(&module, &names[0], &["a", "b"]).exits(&[1]);
+    let run = run.says("a was altered in").says("size 1 -> 5");
+    assert!(!run.stderr().contains("sub/c"), "{run}");
+    let json = restore(&module, &names[0], &["--json"]).exits(&[1]).json();
+    assert_eq!((&json["damage_count"], &json["error_count"]), (&2.into(), &2.into()), "{json:#}");
+    restore(&module, &names[0], &["sub/."]).exits(&[1]).says("sub/c was altered");
+    restore(&module, &names[0], &["sub/d"]).exits(&[0]);
+    // In place it brings back what the snapshot has, ends with the error, and tears nothing.
+    let mut command = module.command(&["restore", NAME, &names[0], "--in-place", "a"]);
+    Run::of(&mut command).exits(&[1]).says("a was altered in");
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+    // Of damage that an earlier version found, the files are not known.
+    fs::remove_file(module.private("damage.toml")).expect("removed");
+    restore(&module, &names[0], &["b"]).exits(&[1]).says("run `verify`");
+    module.run(&["release", "--damage", NAME]).exits(&[0]);
+    restore(&module, &names[0], &[]).exits(&[0]);
+}
+
+#[test]
+fn a_link_that_a_reader_adds_is_no_alarm() {
+    let (module, names) = history();
+    let outside = module.directory.join("linked");
+    fs::create_dir(&outside).expect("a directory");
+    for file in ["a", "sub/c"] {
+        let from = module.snapshot(&names[0]).join(file);
+        fs::hard_link(from, outside.join(file.replace('/', " "))).expect("a link");
+    }
+    sleep(TICK);
+    let (status, json) = verify(&module);
+    assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{json:#}");
+    assert_eq!(json["unprovable"], 2 + 2, "{json:#}");
+    // What is written through such a link is told by its size or time.
+    fs::write(outside.join("a"), "other content").expect("written");
+    assert_eq!(verify(&module).1["altered"][0]["path"], "a");
+}
