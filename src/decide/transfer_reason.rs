@@ -96,8 +96,8 @@ impl fmt::Display for TransferReason {
             }
             TransferReason::OthersLeft { status } => write!(
                 f,
-                "the last of several pushes ended with status {status}, and the others are worth \
-                 a partial one"
+                "the last of several pushes ended with status {status}, and the policy wants a \
+                 partial snapshot of what the others wrote"
             ),
             TransferReason::Torn { pushes } if pushes.is_empty() => {
                 write!(

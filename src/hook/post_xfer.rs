@@ -131,7 +131,7 @@ pub fn after_transfer(
             // Another push of the client may have ended meanwhile, found the backup finished, and
             // left the snapshot to this hook. So the client's files are looked up once more.
             if ended.verdict(&seen, true).because == TransferReason::LeftToClient {
-                log::info!("{}: no snapshot yet, for the client has not finished", target.label());
+                log::info!("{}: no snapshot yet: its client has not finished", target.label());
                 return Ok(Exit::Done);
             }
         }

@@ -50,7 +50,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     }
     let clients: Vec<String> = entries.iter().map(StoredEntry::who).collect();
     log::info!(
-        "{}: left to the last push that is still running, of {}",
+        "{}: no snapshot yet: it is left to the last push that is still running, of {}",
         target.label(),
         clients.join(", ")
     );

@@ -77,8 +77,8 @@ pub(crate) fn retire(
     let way = retire::free_names(root, names, past_grace, leases)?;
     for name in way.taken {
         report.warn(format!(
-            "{name} stays: a retired snapshot of that name can still be brought back; \
-             `rotate --purge` removes what is retired"
+            "{name} stays: a retired snapshot has the same name, so this one cannot be retired; \
+             `rotate --purge` removes all retired ones"
         ));
     }
     let retirement = retire::retire(root, &way.free, leases, now)?;
@@ -97,8 +97,8 @@ pub(crate) fn retire(
 /// The warning about a time of retirement that could not be written, as on a full disk.
 pub(crate) fn grace_unnoted(error: &Error) -> String {
     format!(
-        "for how long retired snapshots can be brought back (grace) is counted from a later run \
-         on: {error}"
+        "the time when snapshots were retired cannot be noted, so their grace is counted from a \
+         later run: {error}"
     )
 }
 

@@ -159,7 +159,7 @@ impl Shortage<'_> {
                 break;
             }
             log::info!(
-                "{}: {name} is removed before its time, for less than free_space {} is free",
+                "{}: {name} is removed before its time, because less than free_space {} is free",
                 self.session.label(),
                 self.wanted
             );
@@ -182,7 +182,7 @@ impl Shortage<'_> {
                 |reader| format!("{reader}, which now fails"),
             );
             report.warn(format!(
-                "{name} is expired although {although}: {} are missing to free_space {}",
+                "{name} is expired although {although}: {} less than free_space {} is free",
                 bytes_text(missing),
                 self.wanted
             ));
@@ -290,8 +290,8 @@ fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
 fn none_may_go(missing: u64, wanted: FreeSpace) -> String {
     let missing = bytes_text(missing);
     format!(
-        "{missing} are missing to free_space {wanted}, and no snapshot may go for it; make room, \
-         or lower min_keep or free_space"
+        "{missing} less than free_space {wanted} is free, and no snapshot may expire for it; make \
+         space, or lower min_keep or free_space"
     )
 }
 
@@ -301,18 +301,18 @@ fn too_little_to_help(missing: u64, wanted: FreeSpace, bytes: u64, candidates: u
     }
     let (missing, bytes) = (bytes_text(missing), bytes_text(bytes));
     format!(
-        "{missing} are missing to free_space {wanted}; the snapshots that may go for it would \
-         free {bytes} only, so they stay; the space is taken by what is in the module now or by \
-         other data on that disk: make room there, or lower free_space"
+        "{missing} less than free_space {wanted} is free; the snapshots that may expire for it \
+         would free {bytes} only, so they stay; the space is taken by what is in the module now or \
+         by other data on that disk: make space there, or lower free_space"
     )
 }
 
 fn waits(missing: u64, wanted: FreeSpace, until: DateTime<Utc>) -> String {
     let missing = bytes_text(missing);
     format!(
-        "{missing} are missing to free_space {wanted}; other modules are on that disk and this \
-         one has not grown by that much, so its snapshots stay until {}; if there is no room by \
-         then, they go",
+        "{missing} less than free_space {wanted} is free; other modules are on that disk and this \
+         one has not grown by that much, so its snapshots stay until {}; if too little is still \
+         free then, they expire",
         until.format("%FT%TZ")
     )
 }

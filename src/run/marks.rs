@@ -71,8 +71,8 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
     };
     if let Err(error) = kept {
         log::error!(
-            "{}: it can be recorded nowhere that a push failed and may have left a mixture of old \
-             and new files: {error}",
+            "{}: a push failed and may have left a mixture of old and new files, and that cannot \
+             be recorded anywhere: {error}",
             target.label()
         );
     }

@@ -111,7 +111,7 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
         match State::read(root.private())?.due {
             None => return Ok(Report::new(target, Ending::NotDue)),
             Some(mark) if awaits_client(target, root, &mark, clock.now()) => {
-                log::info!("{}: left to its client, which has not finished", target.label());
+                log::info!("{}: no snapshot yet: its client has not finished", target.label());
                 return Ok(Report::new(target, Ending::Deferred));
             }
             Some(mark) => request = Request { only_if_due: true, ..Request::for_due_mark(&mark) },
@@ -237,9 +237,17 @@ pub(crate) fn under_lock(session: Session, work: impl FnOnce() -> Result<()>) ->
     let result = work();
     if let Err(error) = release_or_serve(session, lock)? {
         let label = session.label();
-        log::warn!("{label}: the snapshot that fell due meanwhile failed: {error}");
+        log::warn!("{label}: {}", due_snapshot_failed(&error));
     }
     result
+}
+
+/// The warning about the `error` that [`release_or_serve`] returns.
+pub(crate) fn due_snapshot_failed(error: &Error) -> String {
+    format!(
+        "another run asked for a snapshot while this command held the lock, and that snapshot \
+         failed: {error}"
+    )
 }
 
 /// Releases the lock. If a run gave up waiting for it, takes that run's snapshot first; the inner

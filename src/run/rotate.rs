@@ -128,7 +128,7 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
     }
     let cleaned = LockedLeases::open(root).and_then(|all| all.clean_up(session.lease_terms()));
     if let Err(error) = cleaned {
-        report.warn(format!("leases of readers that have ended stay in place: {error}"));
+        report.warn(format!("leases of readers that have ended could not be removed: {error}"));
     }
     let names = match (removal, &report.decision.pause) {
         (RetiredRemoval::All, _) => retire::retired(root)?,
@@ -181,7 +181,7 @@ fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<
         ));
     }
     for cause in unremovable::remove_all(root)? {
-        report.warn(format!("a tree that was set aside still cannot be removed: {cause}"));
+        report.warn(format!("a snapshot in .rsyncd-snapshot/unremovable remains: {cause}"));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::decide::pauses::rules;
 use crate::module::target::Target;
 use crate::run::disposal::{RetiredRemoval, RotationReport};
 use crate::run::marks::remember_policy;
-use crate::run::order::release_or_serve;
+use crate::run::order::{due_snapshot_failed, release_or_serve};
 use crate::run::request::Request;
 use crate::run::rotate::{ExaminedRoot, examine, rotate_locked};
 use crate::run::run_lock::RunLock;
@@ -73,7 +73,7 @@ fn rotate_in_root(
         report.warn(warning);
     }
     if let Err(error) = release_or_serve(session, lock)? {
-        report.warn(format!("the snapshot that fell due meanwhile failed: {error}"));
+        report.warn(due_snapshot_failed(&error));
     }
     Ok(report)
 }

@@ -112,8 +112,8 @@ impl RunLock {
             }
             Err(error) => {
                 let warning = format!(
-                    "this run works at once, even if max_parallel runs do already, for it cannot \
-                     wait in their queue: {error}"
+                    "this run works at once, even if max_parallel others do already, because the \
+                     job queue cannot be used: {error}"
                 );
                 log::warn!("{}: {warning}", target.label());
                 return Ok(Some(warning));

@@ -390,7 +390,7 @@ fn a_huge_hole_holds_neither_lock_nor_turn() {
         skipped!("needs a file system with files of 8 TiB");
         return;
     }
-    let words = "are hashed: 1 file of little but holes";
+    let words = "are hashed: 1 file with hardly anything but holes";
     Run::of(&mut module.hook_through(&BOUNDED)).exits(&[4]).says("published").says(words);
     module.run(&["check", "data"]).exits(&[1]).says(words);
     let json = module.json(&["verify", "data", "--json"]);

@@ -223,7 +223,7 @@ fn a_rotation_that_fails_leaves_the_snapshot_due() {
         return;
     }
     let (module, first, run) = rotate_while_one_falls_due(&["-e", "inject=linkat:error=EIO"]);
-    let run = run.exits(&[4]).says("the snapshot that fell due meanwhile failed: cannot link");
+    let run = run.exits(&[4]).says("and that snapshot failed: cannot link");
     assert_eq!(module.snapshots(), [first], "{run}");
     assert!(module.is_marked("due"), "{run}");
     module.run(&["check", "data"]).exits(&[1, 2]);

@@ -101,7 +101,7 @@ fn the_floors_pins_and_the_newest_hold_whatever_is_missing() {
     module.run(&["pin", "data", &names[1]]).exits(&[0]);
     ask_for(&module, "90%");
     for _ in 0..2 {
-        module.run(&["rotate", "data"]).exits(&[4]).says("no snapshot may go for it");
+        module.run(&["rotate", "data"]).exits(&[4]).says("no snapshot may expire for it");
         let left = module.snapshots();
         assert!(left.contains(&names[1]) && left.contains(&names[7]), "{left:?}");
         assert_eq!(left.len(), 3, "min_keep: {left:?}");

@@ -323,7 +323,7 @@ fn a_full_disk_ends_no_grace_sooner() {
     if !have(&["strace"]) {
         return;
     }
-    let later = "can be brought back (grace) is counted from a later run on: cannot write";
+    let later = "so their grace is counted from a later run: cannot write";
     for (error, status, told) in
         [("ENOSPC", 4, later), ("EDQUOT", 4, later), ("EIO", 1, "error: cannot write")]
     {

@@ -36,7 +36,7 @@ const MAX_BYTES: u64 = 1 << 40;
 struct Unhashed {
     /// Because the limit of time or bytes was reached.
     over_limit: usize,
-    /// Because they are sparse: they consist of little but holes.
+    /// Because they are sparse: they consist of hardly anything but holes.
     holes: usize,
 }
 
@@ -44,14 +44,14 @@ impl Unhashed {
     fn to_text(self, name: &str) -> Option<String> {
         let over_limit = (self.over_limit > 0).then(|| {
             format!(
-                "{} left when {} min were over or {} TiB read",
+                "{} not reached within {} min and {} TiB",
                 counted(self.over_limit, "file"),
                 MAX_TIME.as_secs() / 60,
                 MAX_BYTES >> 40
             )
         });
         let holes = (self.holes > 0)
-            .then(|| format!("{} of little but holes", counted(self.holes, "file")));
+            .then(|| format!("{} with hardly anything but holes", counted(self.holes, "file")));
         let parts: Vec<String> = over_limit.into_iter().chain(holes).collect();
         (!parts.is_empty())
             .then(|| format!("not all new files of {name} are hashed: {}", parts.join(", ")))
@@ -147,10 +147,10 @@ mod tests {
     fn what_was_not_hashed_is_told() {
         let text = |over_limit, holes| Unhashed { over_limit, holes }.to_text("S");
         assert_eq!(text(0, 0), None);
-        let expected = "not all new files of S are hashed: 1 file of little but holes";
+        let expected = "not all new files of S are hashed: 1 file with hardly anything but holes";
         assert_eq!(text(0, 1).as_deref(), Some(expected));
-        let expected = "not all new files of S are hashed: 2 files left when 30 min were over or \
-                        1 TiB read, 1 file of little but holes";
+        let expected = "not all new files of S are hashed: 2 files not reached within 30 min and \
+                        1 TiB, 1 file with hardly anything but holes";
         assert_eq!(text(2, 1).as_deref(), Some(expected));
     }
 }
