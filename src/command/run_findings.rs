@@ -44,8 +44,8 @@ pub(crate) fn long_run(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String
         began(text).is_some_and(|since| now - since > LONG_RUN)
     })?;
     Some(format!(
-        "a run has held the lock for more than {}: {text}; others wait for it in vain. It may wait \
-         for a disk or a server that does not answer, or have much to do: look at that process",
+        "a run has held the lock for more than {}: {text}; no other run can begin. It may \
+         wait for a disk or a server that does not answer, or have much to do: look at that process",
         roughly(LONG_RUN)
     ))
 }
@@ -194,7 +194,7 @@ impl<'a> Activity<'a> {
         let written = worker.and_then(|worker| written(worker.pid));
         let written = written.map(|bytes| format!(", {} written so far", bytes_text(bytes)));
         let what = format!(
-            "a push of {} is running since {} ({}{})",
+            "a push of {} has been running since {} ({}{})",
             entry.map_or(stored.who(), |entry| entry.client.label()),
             stored.began.format("%FT%TZ"),
             roughly(age),

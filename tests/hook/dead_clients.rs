@@ -248,7 +248,7 @@ fn a_running_push_is_named_and_one_that_hangs_is_a_warning() {
     }
     let slow = start_slow_push(&daemon, &module);
     wait_until("the push is entered", || ledger(&module).len() == 1);
-    let found = check(&module, 0).says("a push of localhost is running since");
+    let found = check(&module, 0).says("a push of localhost has been running since");
     wait_until("bytes are told", || {
         module.run(&["check", "data"]).stdout().contains("written so far")
     });
