@@ -15,6 +15,7 @@ use crate::command;
 use crate::command::doctor::hooks::{HookArguments, HookPurpose};
 use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
+use crate::command::finding::Severity;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
@@ -253,7 +254,7 @@ pub fn main() -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         // Help and version are no errors.
-        Err(error) => return crate::tell::usage::print::<CommandLine>(error).into(),
+        Err(error) => return status_of_usage(crate::tell::usage::print::<CommandLine>(error)),
     };
     if matches!(line.command, Some(Command::Check { prober: true, .. })) {
         prober::run();
@@ -306,6 +307,23 @@ pub fn main() -> ExitCode {
             }
             error.exit().into()
         }
+    }
+}
+
+/// The status of a wrong command line. That of `check` is one that monitoring does not take for a
+/// critical state.
+fn status_of_usage(exit: Exit) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let takes_value = |option: &OsString| option == "--config" || option == "--rsyncd-conf";
+    let is_command = |pair: &&[OsString]| {
+        !takes_value(&pair[0]) && !pair[1].as_encoded_bytes().starts_with(b"-")
+    };
+    let command = arguments.windows(2).find(is_command).map(|pair| &pair[1]);
+    match exit {
+        Exit::Usage if command.is_some_and(|command| command == "check") => {
+            Severity::Unknown.code().into()
+        }
+        exit => exit.into(),
     }
 }
 

@@ -9,20 +9,25 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::command::check_view::{CheckView, CheckedModuleView, to_text, view};
+use crate::command::check_view::{CheckView, CheckedModuleView};
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
 use crate::command::doctor::hooks::ReadHookArguments;
 use crate::command::doctor::prober::Prober;
+use crate::command::doctor::writing;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::full_commands::with_module;
+use crate::command::module_findings::{
+    denied, former, last_attempt, last_failure, policy_trouble, unknown, without_repetition,
+};
 use crate::command::root_findings::RootSurroundings;
 use crate::command::writers::Writers;
 use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
+use crate::config::settings::PolicySource;
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
@@ -32,7 +37,6 @@ use crate::tell::PROGRAM;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::output::print;
-use log::LevelFilter;
 
 /// Checks one module or all that have the hook; returns the exit status of a Nagios plugin.
 /// `prober`: started before this process gave up its rights, if it has any.
@@ -55,6 +59,7 @@ pub(crate) fn run(
             doctor: Doctor::new(&context.settings, conf, read_arguments, &prober),
         }),
         ended_with_23: Cell::new(false),
+        tells_policy: matches!(context.settings.source, PolicySource::Trouble(_)),
     };
     let mut modules = match (module, conf) {
         (Some(module), _) => check_named(context, module, &around),
@@ -62,20 +67,21 @@ pub(crate) fn run(
         (None, Err(error)) => {
             let finding =
                 Finding::new(FindingId::ConfUnreadable, Severity::Unknown, error.to_string());
-            vec![view("rsyncd.conf".into(), vec![finding])]
+            vec![CheckedModuleView::new("rsyncd.conf".into(), vec![finding])]
         }
     };
     let of_policy = config_findings::of_policy(&context.settings);
-    modules.extend(of_policy.map(|findings| view("policy".to_string(), findings)));
+    modules
+        .extend(of_policy.map(|findings| CheckedModuleView::new("policy".to_string(), findings)));
     match (around.of_server(module), modules.first_mut().filter(|_| module.is_some())) {
         (Some(server), Some(named)) => named.add(server.findings),
         (server, _) => modules.extend(server),
     }
-    let status = modules.iter().map(|module| module.status).max().unwrap_or(Severity::Unknown);
-    let view = CheckView { status, modules };
+    let view = CheckView::new(modules);
+    let status = view.status;
     match json {
         true => print_json(true, &[view])?,
-        false => print(&to_text(&view, context.level == Some(LevelFilter::Debug)))?,
+        false => print(&view.to_text(context.level == Some(LevelFilter::Debug)))?,
     }
     Ok(status.code())
 }
@@ -87,6 +93,8 @@ struct Surroundings<'a> {
     rsyncd: Option<RsyncdView<'a>>,
     /// Whether the last pushes to some module have ended with status 23.
     ended_with_23: Cell<bool>,
+    /// Whether the mistakes of the policy file are told besides.
+    tells_policy: bool,
 }
 
 /// What rsyncd.conf is asked about each module.
@@ -112,7 +120,7 @@ impl<'a> Surroundings<'a> {
         let modules: Vec<&RsyncdModule> =
             rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
         let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
-        (!findings.is_empty()).then(|| view("rsyncd.conf".to_string(), findings))
+        (!findings.is_empty()).then(|| CheckedModuleView::new("rsyncd.conf".to_string(), findings))
     }
 }
 
@@ -139,7 +147,10 @@ fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<
         Some(Ok(ModuleDirectory::Unknown { why })) => unknown(&why),
         _ => refused,
     };
-    vec![view(escape(name), of_section(configured, false, around).chain([finding]).collect())]
+    vec![CheckedModuleView::new(
+        escape(name),
+        of_section(configured, false, around).chain([finding]).collect(),
+    )]
 }
 
 /// What rsyncd.conf alone shows about a module.
@@ -165,7 +176,7 @@ fn checked(
                 finding.message = with_module(&finding.message, &target.argument());
             }
             let clients = client_view::of_module(&target);
-            return CheckedModuleView { clients, ..view(label, findings) };
+            return CheckedModuleView { clients, ..CheckedModuleView::new(label, findings) };
         }
         Err(error) => error,
     };
@@ -173,14 +184,9 @@ fn checked(
         Some((module, doctor)) => doctor.explained(module, &error),
         None => error.to_string(),
     };
-    let finding = Finding::new(FindingId::ModuleDirectory, Severity::Critical, text);
-    view(label, of_section(module, false, around).chain([finding]).collect())
-}
-
-/// The finding for a module whose directory is not known until its first push.
-fn unknown(why: &str) -> Finding {
-    let message = format!("this machine remembers no push to it, and the module {why}");
-    Finding::new(FindingId::ModuleUnknown, Severity::Ok, message)
+    let finding = denied(FindingId::ModuleDirectory, &error)
+        .unwrap_or_else(|| Finding::new(FindingId::ModuleDirectory, Severity::Critical, text));
+    CheckedModuleView::new(label, of_section(module, false, around).chain([finding]).collect())
 }
 
 fn check_all(
@@ -204,7 +210,10 @@ fn check_all(
         match path.and_then(of_module) {
             Err(_) if !has_hook => {}
             Ok(target)
-                if !has_hook && !target.is_registered() && target.lost_history().is_none() => {}
+                if !has_hook
+                    && !target.is_registered()
+                    && target.lost_history().is_none()
+                    && last_attempt(&target).is_none() => {}
             target => {
                 modules.push(checked(escape(&module.name), Some(module), target, around));
             }
@@ -216,19 +225,29 @@ fn check_all(
                 modules.push(checked(label, None, target, around));
             }
             KnownModule::NeverSucceeded(label, target) => {
-                modules.push(checked(label, None, Ok(target), around))
+                let files = target.memory_files();
+                let mut view = checked(label, None, Ok(target), around);
+                view.add(vec![Finding::new(
+                    FindingId::LastRun,
+                    Severity::Ok,
+                    format!("if no client is to push to this directory, run `rm {files}`"),
+                )]);
+                modules.push(view);
+            }
+            KnownModule::Former(label, target) => {
+                modules.push(CheckedModuleView::new(label, vec![former(&target)]));
             }
             KnownModule::Unknown { name, why } => {
                 if let Some(module) = conf.module(&name).filter(|module| concerns(module)) {
-                    let findings = of_section(Some(module), false, around);
-                    modules.push(view(escape(&name), findings.chain([unknown(&why)]).collect()));
+                    let findings = of_section(Some(module), false, around).chain([unknown(&why)]);
+                    modules.push(CheckedModuleView::new(escape(&name), findings.collect()));
                 }
             }
         }
     }
     if modules.is_empty() {
         let finding = without_modules(context, conf, around);
-        modules.push(view("rsyncd.conf".into(), vec![finding]));
+        modules.push(CheckedModuleView::new("rsyncd.conf".into(), vec![finding]));
     }
     modules
 }
@@ -263,6 +282,7 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
         others: target.other_modules(),
         rsyncd: None,
         ended_with_23: Cell::new(false),
+        tells_policy: false,
     };
     check_module(target, &around)
 }
@@ -270,6 +290,7 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
 fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     let critical = |id, message: String| Finding::new(id, Severity::Critical, message);
     // What a newer version wrote is not understood here, so nothing else about it is told.
+    let others = around.doctor().and_then(|doctor| doctor.seen_by_other(target));
     let found = match of_root(target, around) {
         Err(error @ Error::Newer { .. }) => {
             return vec![critical(FindingId::NewerVersion, error.to_string())];
@@ -279,7 +300,18 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     let module = target.name.as_deref().and_then(|name| around.module(name));
     let has_history = target.is_registered() || target.lost_history().is_some();
     let mut findings: Vec<Finding> = of_section(module, has_history, around).collect();
+    if let Some(others) = others {
+        findings.push(others);
+        return findings;
+    }
     let only_reads = module.is_some_and(offers_only_reading);
+    if let (Some(module), true, Some(time)) =
+        (module, only_reads && !has_history, last_attempt(target))
+    {
+        findings.retain(|finding| finding.id != FindingId::ReadOnly);
+        findings.push(writing::after_pushes(module, target, time));
+        return findings;
+    }
     if only_reads && !has_history {
         let is_told = findings.iter().any(|finding| finding.id == FindingId::ReadOnly);
         let message = "the module is read only, so no snapshots are made of it";
@@ -287,14 +319,13 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
         findings.extend((!is_told).then_some(note));
         return findings;
     }
-    if let Err(refusal) = target.check_nesting_among(&around.others) {
+    let nesting = target.check_nesting_among(&around.others);
+    let is_refused = nesting.is_err();
+    if let Err(refusal) = nesting {
         let level = if only_reads { Severity::Warning } else { Severity::Critical };
         findings.push(Finding::new(FindingId::RootNested, level, refusal.to_string()));
     }
-    for mistake in &target.trouble {
-        let message = format!("nothing expires: {mistake}");
-        findings.push(critical(FindingId::PolicyMistake, message));
-    }
+    findings.extend(policy_trouble(target, around.tells_policy));
     findings.extend(last_failure(target));
     let lost_memory = target.lost_memory();
     findings.extend(
@@ -303,17 +334,15 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     let lost_history = target.lost_history();
     findings.extend(lost_history.map(|lost| critical(FindingId::RootLost, lost.to_string())));
     match found {
-        Ok(found) => {
-            // A warning of the last run that still holds is shown once.
-            findings.retain(|known| !found.iter().any(|finding| finding.message == known.message));
+        Ok(mut found) => {
+            // Where no root can be, its mode does not matter.
+            let of_place = [FindingId::RootOpen, FindingId::RootNew];
+            found.retain(|finding| !is_refused || has_history || !of_place.contains(&finding.id));
             findings.extend(found);
         }
         Err(error) => {
-            // If the cause of the last failure still stands, it is shown once.
-            let message = error.to_string();
-            if !findings.iter().any(|finding| finding.message.contains(&message)) {
-                findings.push(critical(FindingId::Root, message));
-            }
+            let finding = denied(FindingId::Root, &error);
+            findings.push(finding.unwrap_or_else(|| critical(FindingId::Root, error.to_string())));
         }
     }
     if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {
@@ -321,7 +350,7 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
         let pre = rsyncd.doctor.hooks(module).pre;
         findings.extend(config_findings::of_module(&rsyncd.writers, module, &pre, target));
     }
-    findings
+    without_repetition(findings)
 }
 
 fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error> {
@@ -340,15 +369,4 @@ fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error
         around.ended_with_23.set(true);
     }
     found
-}
-
-fn last_failure(target: &Target) -> Vec<Finding> {
-    let Some(memory) = target.memory.recall(&target.module_path) else { return Vec::new() };
-    let failure = memory.failure.map(|failure| {
-        let when = failure.time.format("%FT%TZ");
-        let message = format!("the last run failed at {when}: {}", failure.message);
-        Finding::new(FindingId::LastRun, Severity::Critical, message)
-    });
-    let warning = |text| Finding::new(FindingId::LastRun, Severity::Warning, text);
-    failure.into_iter().chain(memory.warnings.into_iter().map(warning)).collect()
 }

@@ -8,6 +8,7 @@ use crate::command::doctor::roots::{reaches_snapshots, toml_key};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::writers::Writers;
+use crate::config::auth_users::{self, UserAccess};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::partial_dir_symlinks::{follows_links, remedy};
 use crate::config::rsyncd_module::RsyncdModule;
@@ -143,11 +144,24 @@ fn modules_that_write_snapshots(
         .filter(|(path, module)| module.name != own.name && reaches_snapshots(path, root));
     let finding = |(_, module): (_, &RsyncdModule)| {
         let name = escape(&module.name);
-        let message = format!(
-            "{}: clients of module '{name}' can write to the snapshots; set `read only = yes` in \
-             it",
-            module.place_of("read only")
-        );
+        let writers: Vec<String> = auth_users::rules(module)
+            .filter(|rule| rule.access == UserAccess::ReadWrite)
+            .map(|rule| format!("`{}`", rule.shown()))
+            .collect();
+        let message = match module.boolean("read only", true) == Some(true) && !writers.is_empty() {
+            true => format!(
+                "{}: {} of `auth users` can write to the snapshots through module '{name}', though \
+                 it is read only for others; write `:ro` there",
+                module.place_of("auth users"),
+                writers.join(", ")
+            ),
+            false => format!(
+                "{}: clients of module '{name}' can write to the snapshots; set `read only = yes` \
+                 in it, or if clients push to it, give it a `path` outside of {}",
+                module.place_of("read only"),
+                escape_path(root)
+            ),
+        };
         Finding::new(FindingId::WritesSnapshots, Severity::Critical, message)
     };
     into_root.map(finding).collect()

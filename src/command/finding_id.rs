@@ -36,6 +36,8 @@ ids! {
     SecretsFile,
     HostsExample,
     HostsUnresolved,
+    HostsRefused,
+    ConfFile,
     RefuseOptions,
     PartialDirs,
     WritesSnapshots,

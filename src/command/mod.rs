@@ -21,6 +21,7 @@ pub(crate) mod import_policy;
 pub(crate) mod lease_findings;
 pub(crate) mod list;
 pub(crate) mod list_view;
+pub(crate) mod module_findings;
 pub(crate) mod named_snapshots;
 pub(crate) mod pin;
 pub(crate) mod plan;
@@ -87,6 +88,7 @@ impl Context {
         for found in known_modules::all(&self.settings)? {
             match found {
                 KnownModule::Configured(label, target) => targets.push((label, target)),
+                KnownModule::Former(label, target) => targets.push((label, Ok(target))),
                 KnownModule::Unconfigured(label, target) if !changes => {
                     targets.push((label, target))
                 }

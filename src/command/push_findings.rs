@@ -124,8 +124,9 @@ pub(crate) fn pushes_without_snapshot(
             accept(PARTIAL_TRANSFER)
         ),
         (&PARTIAL_TRANSFER, _) => format!(
-            "the client's output and {log} name the files; if they may be missing, exclude them \
-             on the client, or {}",
+            "the client's output names the files that it could not read, and {log} those that could \
+             not be written here; mend that, or if they may be missing, exclude them on the \
+             client, or {}",
             accept(PARTIAL_TRANSFER)
         ),
         (25, _) => format!(
@@ -221,6 +222,14 @@ pub(crate) fn torn_module(
         .map(|(snapshot, paths)| format!("`{}`", restore_again(target, snapshot, &paths)))
         .collect();
     let are_restores = restores.len() == requests.len();
+    let again = match torn.status {
+        PARTIAL_TRANSFER => format!(
+            "see which files its output names, exclude them there or {}, and then push the same \
+             again from there",
+            as_complete(target, PARTIAL_TRANSFER)
+        ),
+        _ => "push the same again from there".to_string(),
+    };
     let (what, next) = if requests.is_empty() {
         let next = "push again; a good push that changes something ends this, and so does a \
                     `snapshot` that finds the module equal to the newest complete snapshot";
@@ -236,10 +245,9 @@ pub(crate) fn torn_module(
             1 => format!("the push of {} failed ({end})", requests.join("")),
             _ => format!("pushes failed (the last with {end}): of {}", requests.join(", of ")),
         };
-        let again = "push the same again from there";
         let next = match restores.len() {
             0 if torn.status == NO_HOOK => format!("{}; then {again}", find_hook(target)),
-            0 => again.to_string(),
+            0 => again,
             _ if are_restores => {
                 format!("{}, or push with `--delete` to there", restores.join(" and "))
             }

@@ -3,6 +3,7 @@
 //! rsync goes through the rules in their order, and the first one that a user matches counts.
 
 use crate::config::rsyncd_module::RsyncdModule;
+use crate::tell::escape::escape;
 
 /// What a rule lets its users do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,17 @@ impl UserRule<'_> {
     /// Whether it is about the members of groups.
     pub(crate) fn is_group(&self) -> bool {
         self.who.starts_with(b"@")
+    }
+
+    /// The rule as `rsyncd.conf` has it, escaped.
+    pub(crate) fn shown(&self) -> String {
+        let end = match self.access {
+            UserAccess::AsModule => "",
+            UserAccess::ReadOnly => ":ro",
+            UserAccess::ReadWrite => ":rw",
+            UserAccess::Denied => ":deny",
+        };
+        format!("{}{end}", escape(self.who))
     }
 
     /// Whether it names one user.

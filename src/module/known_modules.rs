@@ -14,6 +14,7 @@ use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::decide::similar::did_you_mean;
 use crate::engine::responsiveness::{ensure_responsive, is_responsive};
+use crate::module::expected::expects_pushes;
 use crate::module::found_on_disk::{self, RegisteredDirectory};
 use crate::module::root_location::{filled, remembered_root};
 use crate::module::target::Target;
@@ -32,6 +33,8 @@ pub(crate) enum KnownModule {
     Unconfigured(String, Result<Target>),
     /// A module whose every run has failed, so that there is nothing to work on.
     NeverSucceeded(String, Target),
+    /// The history of a directory that rsyncd.conf no longer gives to the module of this name.
+    Former(String, Target),
     /// A module whose directories are not in rsyncd.conf, and none of which has had a run.
     Unknown {
         name: Vec<u8>,
@@ -143,6 +146,8 @@ fn configured(settings: &Settings, module: &RsyncdModule) -> Option<KnownModule>
         Ok(target) if target.is_registered() => Ok(target),
         Ok(target) => Err(target.lost_history()?),
         Err(error) if was_used() => Err(error),
+        // An ordinary user sees nothing of a module whose directory only root may enter.
+        Err(error) if error.is_denied() && expects_pushes(module) => Err(error),
         Err(_) => return None,
     };
     Some(KnownModule::Configured(escape(&module.name), target))
@@ -166,17 +171,26 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
         }
     }
     let others = RememberedModule::all(settings, &met);
-    let is_remembered =
-        |module: &RsyncdModule| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
+    let forgotten: Vec<Vec<KnownModule>> =
+        unknown.iter().map(|(module, _)| forgotten(settings, module, &others)).collect();
+    // A directory that is remembered but gone is none of the module's.
+    let mut resolved_names = BTreeSet::new();
+    let mut resolved = Vec::new();
+    for one in others {
+        let name = one.name.clone();
+        if let Some(found) = one.resolve(settings, conf) {
+            resolved_names.extend(name);
+            resolved.push(found);
+        }
+    }
     let mut found = Vec::new();
-    for (module, why) in unknown {
-        let forgotten = forgotten(settings, module, &others);
-        if forgotten.is_empty() && !is_remembered(module) {
+    for ((module, why), forgotten) in unknown.into_iter().zip(forgotten) {
+        if forgotten.is_empty() && !resolved_names.contains(&module.name) {
             found.push(KnownModule::Unknown { name: module.name.clone(), why });
         }
         found.extend(forgotten);
     }
-    found.extend(others.into_iter().filter_map(|one| one.resolve(settings, conf)));
+    found.extend(resolved);
     found
 }
 
@@ -205,7 +219,9 @@ impl KnownModule {
             KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
                 Some((label, target))
             }
-            KnownModule::NeverSucceeded(label, target) => Some((label, Ok(target))),
+            KnownModule::NeverSucceeded(label, target) | KnownModule::Former(label, target) => {
+                Some((label, Ok(target)))
+            }
             KnownModule::Unknown { .. } => None,
         }
     }
@@ -233,18 +249,25 @@ impl RememberedModule {
         settings.memory.all().into_iter().filter_map(read).collect()
     }
 
-    /// The module, if it has a history or has failed to get one. A module that was taken out of
-    /// rsyncd.conf and has no history any more is left out.
+    /// The module, if it has a history, should have one, or has failed to get one in a directory
+    /// that may still be its own.
     fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<KnownModule> {
-        let is_configured = self.name.as_deref().is_some_and(|name| conf.module(name).is_some());
+        let module = self.name.as_deref().and_then(|name| conf.module(name));
+        let is_configured = module.is_some();
+        let is_former = module.is_some_and(|module| {
+            matches!(module.whereabouts(), Ok(ModuleDirectory::At(path)) if path != self.path)
+        });
         let target = resolved(settings, self.name.clone(), &self.path);
         let (label, found) = match target {
+            Ok(target) if target.is_registered() && is_former => {
+                return Some(KnownModule::Former(self.label(), target));
+            }
             Ok(target) if target.is_registered() => (target.label(), Ok(target)),
             Ok(target) => match target.lost_history() {
-                _ if !is_configured && self.name.is_some() => return None,
-                Some(lost) => (target.label(), Err(forgettable(lost, settings, &self.path))),
+                Some(lost) => (self.label(), Err(forgettable(lost, settings, &self.path))),
+                None if is_former || !is_configured && self.name.is_some() => return None,
                 None if self.memory.failure.is_some() => {
-                    return Some(KnownModule::NeverSucceeded(target.label(), target));
+                    return Some(KnownModule::NeverSucceeded(self.label(), target));
                 }
                 None => return None,
             },
@@ -255,7 +278,13 @@ impl RememberedModule {
             Err(error) if is_configured && self.memory.snapshot_root.is_some() => {
                 (self.label(), Err(forgettable(error, settings, &self.path)))
             }
-            Err(_) => return None,
+            Err(error) => match Target::lost_directory(settings, &self.path) {
+                Some(lost) => (self.label(), Err(forgettable(lost, settings, &self.path))),
+                None if error.is_denied() && self.memory.snapshot_root.is_some() => {
+                    (self.label(), Err(error))
+                }
+                None => return None,
+            },
         };
         Some(match is_configured {
             true => KnownModule::Configured(label, found),

@@ -117,6 +117,12 @@ impl Target {
         }
     }
 
+    /// The files in which this machine remembers it, as arguments of a command.
+    pub(crate) fn memory_files(&self) -> String {
+        let files = self.memory.files_of(&self.module_path);
+        files.iter().map(|file| shell_path(file)).collect::<Vec<_>>().join(" ")
+    }
+
     /// A command of this program on the module, as a shell takes it.
     pub(crate) fn command(&self, command: &str, options: &str) -> String {
         let gap = if options.is_empty() { "" } else { " " };

@@ -3,16 +3,19 @@
 //! Snapshots of two modules in one root would expire each other. So the first module registers the
 //! root, and every other module is refused.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::responsiveness::is_responsive;
 use crate::store::dir::{self, Dir, c_name};
 use crate::store::format::{FORMAT, ParsedTexts, to_toml};
 use crate::store::layout::REGISTRATION_FILE;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::Result;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, unescape};
 
 /// The module that a root belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,12 @@ pub struct Registration {
     pub module: Option<String>,
     /// The module's directory, escaped.
     pub path: String,
+}
+
+/// Whether a directory of that path exists, without waiting for a server that does not answer.
+fn is_there(path: &[u8]) -> bool {
+    let path = Path::new(OsStr::from_bytes(path));
+    is_responsive(path) && path.is_dir()
 }
 
 static KNOWN: ParsedTexts<Registration> = ParsedTexts::new(1, 8 << 10);
@@ -60,6 +69,11 @@ impl Registration {
                          the user's directory, such as %RSYNC_USER_NAME%/latest, and set no \
                          `snapshot_root` for it"
                     )
+                } else if unescape(&self.path).is_some_and(|path| is_there(&path)) {
+                    "that directory is there, so its module uses this root: give the other module \
+                     a `snapshot_root` of its own in the policy, or a `path` with a parent \
+                     directory of its own"
+                        .to_string()
                 } else {
                     format!(
                         "give the other module a `snapshot_root` of its own; if the module has \

@@ -151,7 +151,8 @@ pub(crate) fn check_mounts(
             escape_path(module_path)
         ),
         false => {
-            "set `snapshot_root` to a directory on the module's file system, in the same mount"
+            "take `snapshot_root` out of the policy, so that snapshots are beside the module, or \
+             set it to a directory on the module's file system, in the same mount"
                 .to_string()
         }
     };

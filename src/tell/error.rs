@@ -317,6 +317,14 @@ impl Error {
         self.errno() == Some(libc::ENOTDIR)
     }
 
+    /// Whether this process lacks the rights for it, and another user may have them.
+    pub(crate) fn is_denied(&self) -> bool {
+        match self {
+            Error::Forgettable { error, .. } => error.is_denied(),
+            error => error.errno() == Some(libc::EACCES),
+        }
+    }
+
     /// Whether the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.errno() == Some(libc::ENOENT)

@@ -166,7 +166,7 @@ impl Patient {
 
 /// The command in backticks that a message tells, which is run as root would.
 #[track_caller]
-fn run_told(message: &str, begins: &str) {
+pub(crate) fn run_told(message: &str, begins: &str) {
     let begin = message.find(begins).unwrap_or_else(|| panic!("no {begins} in {message}"));
     let command = message[begin..].split('`').next().expect("text");
     Run::of(tool("sh").args(["-c", command])).exits(&[0]);
@@ -368,7 +368,7 @@ fn users_who_cannot_log_in_are_named() {
     patient.fails_as("laptop@");
     write("laptop:secret\n", 0o600);
     patient.write(&conf("laptop:ro", ""));
-    patient.is_told("read-only", "critical", "add `:rw`");
+    patient.is_told("read-only", "critical", "`laptop:rw` instead of `laptop:ro`");
     patient.fails_as("laptop@");
 
     // What works.

@@ -8,6 +8,7 @@ mod support;
 mod check;
 mod doctor;
 mod doctor_hooks;
+mod doctor_paths;
 mod examples;
 mod expire;
 mod hold;

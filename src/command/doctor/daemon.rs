@@ -268,25 +268,41 @@ pub(crate) fn mount_findings(
     let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
     let sees = (mount_of(mounts, module)?, mount_of(mounts, root)?);
     let see = (mount_of(own, module)?, mount_of(own, root)?);
-    let drop_in = format!("/etc/systemd/system/{unit}.d/rsyncd-snapshot.conf");
-    let then = format!("(`systemctl edit {unit}`), then run `systemctl restart {unit}`");
+    let both: PathBuf =
+        module.iter().zip(root).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    // A list in a drop-in adds to that of the unit, and each directory in it is a mount of its own.
+    let remedy = match both == Path::new("/") {
+        true => {
+            "move module and snapshots below one directory, which the unit can name".to_string()
+        }
+        false => format!(
+            "write `[Service]`, then `ReadWritePaths=` alone, which takes back what the unit \
+             names, then `ReadWritePaths={}`, which holds both, into \
+             /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`), and run \
+             `systemctl restart {unit}`",
+            escape_path(&both)
+        ),
+    };
     let critical = |message| Some(Finding::new(FindingId::Daemon, Severity::Critical, message));
     let is_taken =
         |theirs: &DaemonMount, ours: &DaemonMount| theirs.is_read_only && !ours.is_read_only;
-    let root = escape_path(root);
-    if is_taken(&sees.0, &see.0) || is_taken(&sees.1, &see.1) {
+    let taken = [(module, is_taken(&sees.0, &see.0)), (root, is_taken(&sees.1, &see.1))];
+    let taken: Vec<String> =
+        taken.iter().filter(|(_, is_taken)| *is_taken).map(|(path, _)| escape_path(path)).collect();
+    if !taken.is_empty() {
         return critical(format!(
-            "the rsync daemon (process {}) sees {root} read only, since its unit protects it; \
-             write `[Service]` and `ReadWritePaths={root}` into {drop_in} {then}",
-            daemon.pid
+            "the rsync daemon (process {}) sees {} read only, since its unit protects it; {remedy}",
+            daemon.pid,
+            taken.join(" and ")
         ));
     }
     if sees.0.id != sees.1.id && see.0.id == see.1.id {
         return critical(format!(
-            "the rsync daemon (process {}) sees the module's directory and its snapshot root \
-             {root} as two mounts, and links cannot cross mounts: its unit names both of them; name only \
-             one directory that holds both, as with `ReadWritePaths={root}` in {drop_in} {then}",
-            daemon.pid
+            "the rsync daemon (process {}) sees the module's directory {} and its snapshot root {} \
+             as two mounts, and links cannot cross mounts: its unit names both of them; {remedy}",
+            daemon.pid,
+            escape_path(module),
+            escape_path(root)
         ));
     }
     None

@@ -45,6 +45,49 @@ pub(crate) fn how_to_make(path: &Path, account: Option<&Account>) -> Option<Stri
     })
 }
 
+/// The text about a missing directory. `only_shows`: the module is for reading only. `root`: where
+/// its history was. `make`: the commands that make the directory.
+pub(crate) fn missing(
+    error: &str,
+    only_shows: bool,
+    root: Option<&Path>,
+    make: Option<String>,
+) -> String {
+    if only_shows {
+        return format!(
+            "{error}; the module only offers files for reading: mount their disk, correct `path` \
+             if they have moved, or take the module out if they are gone"
+        );
+    }
+    match (root, make) {
+        (Some(root), _) => format!(
+            "{error}; it has had snapshots in {}: mount its disk, or correct `path` if it has \
+             moved, or take the module out if it is given up",
+            escape_path(root)
+        ),
+        (None, None) => error.to_string(),
+        (None, Some(make)) => {
+            format!("{error}; if its disk is mounted and the module is new, make it: {make}")
+        }
+    }
+}
+
+/// The finding about a path in quotes, which rsync takes for part of it.
+pub(crate) fn quoted_path(module: &RsyncdModule) -> Option<Finding> {
+    let value = module.get("path")?;
+    let inner = match value {
+        [first @ (b'"' | b'\''), inner @ .., last] if first == last => inner,
+        _ => return None,
+    };
+    let message = format!(
+        "{}: rsync takes the quotes for part of the path, and so finds no directory and turns \
+         every connection away; write `path = {}`",
+        module.place_of("path"),
+        escape(inner)
+    );
+    Some(Finding::new(FindingId::ModuleDirectory, Severity::Critical, message))
+}
+
 /// What is known of the rights of a module's user on its directory.
 #[derive(Debug)]
 pub(crate) struct RightFacts<'a> {
@@ -56,6 +99,8 @@ pub(crate) struct RightFacts<'a> {
     pub(crate) owner: (u32, u32, u32),
     pub(crate) account: Result<&'a Account, &'a NoAccount>,
     pub(crate) trial: WriteTrial,
+    /// Whether the module has snapshots.
+    pub(crate) has_history: bool,
 }
 
 /// The finding about the rights of the module's user.
@@ -75,8 +120,12 @@ pub(crate) fn right_finding(facts: &RightFacts) -> Option<Finding> {
         }
     };
     let own = shell_path(facts.directory);
+    let is_owner = account.uid == facts.owner.0;
     let errno = match facts.trial {
-        WriteTrial::Can if account.uid == 0 || account.uid == facts.owner.0 => return None,
+        WriteTrial::Can if account.uid == 0 || is_owner => return None,
+        // A client may have made its top directory read only, and rsync sets a mode with which its
+        // owner can write for as long as a push lasts.
+        WriteTrial::Cannot(libc::EACCES) if is_owner && facts.owner.2 & 0o100 != 0 => return None,
         WriteTrial::Can => {
             let message = format!(
                 "{place}: user {} can write into {directory}, but does not own it and so cannot \
@@ -84,7 +133,9 @@ pub(crate) fn right_finding(facts: &RightFacts) -> Option<Finding> {
                  run `chown {} {own}`",
                 account.user, account.uid
             );
-            return Some(Finding::new(FindingId::ModuleAccess, Severity::Ok, message));
+            // Once pushes have come, how they ended says more.
+            let level = if facts.has_history { Severity::Ok } else { Severity::Warning };
+            return Some(Finding::new(FindingId::ModuleAccess, level, message));
         }
         WriteTrial::Cannot(errno) => Errno::from_raw(errno),
         WriteTrial::Unknown => {
@@ -103,6 +154,12 @@ pub(crate) fn right_finding(facts: &RightFacts) -> Option<Finding> {
         Errno::EPERM => format!(
             "{directory} is immutable, so every push fails; run `chattr -i {own}` if that is not \
              meant"
+        ),
+        _ if is_owner => format!(
+            "{place}: pushes are written as user {}, who owns {directory} and may not enter it \
+             (mode {:04o}), so every push fails; run `chmod u+rwx {own}`",
+            account.user,
+            facts.owner.2 & 0o7777
         ),
         _ => {
             let (uid, gid, mode) = facts.owner;
@@ -133,10 +190,18 @@ pub(crate) fn chroot_finding(module: &RsyncdModule) -> Option<Finding> {
     }
     let path = module.get("path")?;
     let at = path.windows(3).position(|part| part == b"/./")?;
-    let outer = PathBuf::from(OsStr::from_bytes(&path[..at.max(1)]));
+    let outer = PathBuf::from(OsStr::from_bytes(&path[..at]));
     let inner = OsStr::from_bytes(path[at + 2..].trim_ascii_start());
     if path.contains(&b'%') || !outer.is_absolute() {
         return None;
+    }
+    if at == 0 {
+        let message = format!(
+            "{}: the path begins with `/./`, with which rsync finds no directory and turns every \
+             connection away; take that out",
+            module.place_of("path")
+        );
+        return Some(Finding::new(FindingId::ModuleChroot, Severity::Critical, message));
     }
     let opened = File::open(&outer).ok()?;
     let how = OpenHow::new()
@@ -217,6 +282,7 @@ mod tests {
                 WriteTrial::Cannot(libc::EROFS),
                 Some((Severity::Critical, "mounted read only")),
             ),
+            (Ok(&own), 7, WriteTrial::Cannot(libc::EACCES), None),
             (Ok(&own), 0, WriteTrial::Cannot(libc::EPERM), Some((Severity::Critical, "chattr -i"))),
             (Err(&invalid), 0, WriteTrial::Unknown, Some((Severity::Critical, "uid = nobdy"))),
             (Err(&unclear), 0, WriteTrial::Unknown, Some((Severity::Ok, "cannot tell"))),
@@ -228,6 +294,7 @@ mod tests {
                 owner: (owner, 0, 0o40700),
                 account,
                 trial,
+                has_history: true,
             };
             let found = right_finding(&facts);
             let told = found.as_ref().map(|finding| finding.level);

@@ -39,6 +39,8 @@ impl SecretsFile {
 pub(crate) enum Secrets {
     Unset,
     Missing,
+    /// A directory is in its place.
+    NoFile,
     /// Why it cannot be read.
     Unclear(String),
     Read(SecretsFile),
@@ -78,6 +80,11 @@ pub(crate) fn findings(facts: &LoginFacts) -> Vec<Finding> {
         Secrets::Missing => vec![critical(format!(
             "{}: the secrets file {path} does not exist, so no user can log in; make it, with a \
              line USER:PASSWORD for each user and mode 0600",
+            facts.secrets_place
+        ))],
+        Secrets::NoFile => vec![critical(format!(
+            "{}: the secrets file {path} is a directory, so no user can log in; name a file, with \
+             a line USER:PASSWORD for each user and mode 0600",
             facts.secrets_place
         ))],
         Secrets::Unclear(why) => {
@@ -120,7 +127,9 @@ fn refused_by_mode(facts: &LoginFacts, file: &SecretsFile) -> Option<String> {
 fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
     let path = escape_path(facts.secrets_path);
     let mut found = Vec::new();
-    for rule in facts.rules.iter().filter(|rule| rule.access != UserAccess::Denied) {
+    // What follows is meant as a comment, and told as such.
+    let rules = facts.rules.iter().take_while(|rule| !rule.who.starts_with(b"#"));
+    for rule in rules.filter(|rule| rule.access != UserAccess::Denied) {
         if rule.is_group() {
             let why = format!(
                 "{}: who is in the group {}, and so who of them has a line in {path}",
@@ -199,6 +208,8 @@ mod tests {
             (&laptop, Secrets::Unset, true, true, secrets),
             (&laptop, Secrets::Missing, false, true, secrets),
             (&laptop, Secrets::Unclear("x".to_string()), true, true, None),
+            (&laptop, Secrets::NoFile, true, true, secrets),
+            (&[laptop[0], rule("#", AsModule), rule("work", AsModule)], good(), true, true, None),
             (&laptop, file("laptop:x\n", 0o100644, 0), true, true, secrets),
             (&laptop, file("laptop:x\n", 0o100602, 0), true, true, secrets),
             (&laptop, file("laptop:x\n", 0o100644, 0), false, true, None),

@@ -9,14 +9,16 @@
 mod accounts;
 pub(crate) mod daemon;
 mod directory;
+mod files;
 pub(crate) mod hooks;
 mod hosts;
 mod logins;
+mod owner;
 pub(crate) mod prober;
 mod programs;
 pub(crate) mod roots;
 mod server;
-mod writing;
+pub(crate) mod writing;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,19 +33,22 @@ use crate::command::doctor::daemon::DaemonFacts;
 use crate::command::doctor::directory::RightFacts;
 use crate::command::doctor::hooks::{EARLY, ModuleHooks, POST_XFER, PRE_XFER, ReadHookArguments};
 use crate::command::doctor::logins::{LoginFacts, Secrets, SecretsFile};
+use crate::command::doctor::owner::OwnerFacts;
 use crate::command::doctor::prober::{Prober, WriteTrial};
 use crate::command::doctor::programs::Programs;
 use crate::command::doctor::roots::{PlannedRoot, PlannedRoots, reaches_snapshots};
 use crate::command::doctor::writing::WritingFacts;
 use crate::command::finding::Finding;
-use crate::config::auth_users;
+use crate::config::auth_users::{self, UserAccess, UserRule};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{RSYNCD_CONF, Settings};
 use crate::decide::path_index::PathIndex;
 use crate::engine::responsiveness::is_responsive;
+use crate::module::root_location::remembered_root;
 use crate::module::target::Target;
+use crate::store::layout::PRIVATE;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
@@ -117,6 +122,8 @@ impl<'a> Doctor<'a> {
         if is_ours || has_history {
             found.extend(logins::findings(&self.logins(module)));
             found.extend(self.hosts(module));
+            found.extend(directory::quoted_path(module));
+            found.extend(hooks.is_writable.then(|| files::findings(module)).unwrap_or_default());
             found.extend(directory::chroot_finding(module));
         }
         found
@@ -138,16 +145,43 @@ impl<'a> Doctor<'a> {
     pub(crate) fn explained(&self, module: &RsyncdModule, error: &Error) -> String {
         let text = error.to_string();
         let Ok(path) = module.path() else { return text };
-        let is_new = self.settings.memory.recall(&path).is_none();
-        if !(error.is_not_found() && is_new && is_responsive(&path) && !path.exists()) {
+        if !self.is_missing(module) {
             return text;
         }
-        match directory::how_to_make(&path, accounts::of(module).ok().as_ref()) {
-            Some(command) => {
-                format!("{text}; if its disk is mounted and the module is new, make it: {command}")
-            }
-            None => text,
-        }
+        let root = remembered_root(&self.settings.memory, &path);
+        let make = directory::how_to_make(&path, accounts::of(module).ok().as_ref());
+        directory::missing(&text, self.only_shows(module), root.as_deref(), make)
+    }
+
+    /// Whether the directory of the module surely does not exist.
+    fn is_missing(&self, module: &RsyncdModule) -> bool {
+        let is_gone = |path: PathBuf| {
+            let error = fs::metadata(&path).err().and_then(|error| error.raw_os_error());
+            matches!(error, Some(libc::ENOENT | libc::ENOTDIR))
+        };
+        module.path().is_ok_and(|path| is_responsive(&path) && is_gone(path))
+    }
+
+    /// Whether the module is there for reading: it is read only, and that on purpose, or by the
+    /// defaults although hooks above all modules reach it.
+    fn only_shows(&self, module: &RsyncdModule) -> bool {
+        let is_own = |parameter| module.setting(parameter).is_some_and(|setting| setting.is_own);
+        let is_read_only = module.boolean("read only", true) == Some(true);
+        let is_meant = module.setting("read only").is_some()
+            || !is_own(POST_XFER) && module.ignored("read only").is_none();
+        is_read_only && offers_only_reading(module) && is_meant
+    }
+
+    /// The finding about a history that only another user can look at.
+    pub(crate) fn seen_by_other(&self, target: &Target) -> Option<Finding> {
+        let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.uid());
+        let facts = OwnerFacts {
+            own: nix::unistd::geteuid().as_raw(),
+            daemon: self.daemon().map(|daemon| daemon.uid),
+            root: owner(&target.root_path),
+            private: owner(&target.root_path.join(PRIVATE)),
+        };
+        owner::finding(facts, &target.command("check", ""))
     }
 
     /// Whether the file system of `path` has hard links, if that can be tried.
@@ -193,12 +227,14 @@ impl<'a> Doctor<'a> {
         WritingFacts {
             module: escape(&module.name),
             only_reads,
-            by_users: module.boolean("read only", true) == Some(false),
+            by_users: by_users(module),
+            users_place: module.place_of("auth users").to_string(),
             place: module.place_of("read only").to_string(),
             is_explicit: setting.is_some(),
             ignored: ignored.map(|line| (line.place.to_string(), escape(&line.value))),
             has_own_hooks: is_own(POST_XFER) || is_own(PRE_XFER),
-            shows_snapshots: self.shows_snapshots(module),
+            shows_snapshots: self.shows_snapshots(module)
+                || self.is_missing(module) && self.only_shows(module),
             has_history,
             others_are_writable: self.conf.modules.iter().any(is_hooked),
         }
@@ -248,7 +284,11 @@ impl<'a> Doctor<'a> {
     }
 
     fn hosts(&self, module: &RsyncdModule) -> Vec<Finding> {
-        let Some(setting) = module.setting("hosts allow") else { return Vec::new() };
+        let denied = hosts::denial(module);
+        let Some(setting) = module.setting("hosts allow").filter(|one| !one.value.is_empty())
+        else {
+            return denied.into_iter().collect();
+        };
         let looks_up = |module: &RsyncdModule| module.boolean("forward lookup", true) == Some(true);
         let all = || -> BTreeSet<String> {
             let modules = self.conf.modules.iter().filter(|one| looks_up(one));
@@ -260,7 +300,8 @@ impl<'a> Doctor<'a> {
             true => self.hosts.get_or_init(|| hosts::resolve(all())),
             false => &none,
         };
-        hosts::findings(&setting.place.to_string(), &setting.value, resolves)
+        let deny = module.get("hosts deny").unwrap_or_default();
+        hosts::findings(&setting.place.to_string(), &setting.value, deny, resolves)
     }
 
     fn rights(&self, module: &RsyncdModule, target: &Target) -> Option<Finding> {
@@ -287,6 +328,7 @@ impl<'a> Doctor<'a> {
             owner: (found.uid(), found.gid(), found.mode()),
             account: account.as_ref(),
             trial,
+            has_history: target.is_registered(),
         })
     }
 
@@ -319,6 +361,16 @@ impl<'a> Doctor<'a> {
     }
 }
 
+/// The rules of `auth users` if they alone let no user write.
+fn by_users(module: &RsyncdModule) -> Vec<String> {
+    let is_writable = module.boolean("read only", true) == Some(false);
+    let as_module = |rule: &UserRule| rule.access == UserAccess::AsModule;
+    match !is_writable && auth_users::rules(module).any(|rule| as_module(&rule)) {
+        true => Vec::new(),
+        false => auth_users::rules(module).map(|rule| rule.shown()).collect(),
+    }
+}
+
 fn read(path: &Path) -> Secrets {
     if !is_responsive(path) {
         return Secrets::Unclear("its file system does not answer".to_string());
@@ -333,6 +385,7 @@ fn read(path: &Path) -> Secrets {
             let error: std::io::Error = error;
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Secrets::Missing,
+                Some(libc::EISDIR) => Secrets::NoFile,
                 _ => Secrets::Unclear(error.to_string()),
             }
         }

@@ -2,6 +2,9 @@
 //! modules.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::command::doctor::Doctor;
 use crate::command::doctor::daemon::{self, ServedModules};
@@ -11,6 +14,7 @@ use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_module::{IgnoredBecause, IgnoredSetting, RsyncdModule};
 use crate::config::rsyncd_parameters;
 use crate::decide::similar::closest;
+use crate::engine::responsiveness::is_responsive;
 use crate::tell::escape::escape;
 
 /// This many names of modules are told; then how many more there are.
@@ -26,6 +30,7 @@ impl Doctor<'_> {
             return Vec::new();
         }
         let mut found = ignored_lines(modules);
+        found.extend(trailing_comments(&hooked));
         found.extend(without_timeout(&hooked));
         let modules = ServedModules {
             use_chroot: hooked
@@ -77,6 +82,46 @@ fn ignored_lines(modules: &[&RsyncdModule]) -> Vec<Finding> {
         })
     };
     all.filter_map(finding).collect()
+}
+
+/// Values that a comment may not follow, since rsync takes it for part of them. Others are numbers,
+/// of which rsync reads the digits, or commands of a shell, which has comments of its own.
+const TAKEN_WHOLE: [&str; 13] = [
+    "auth users",
+    "charset",
+    "exclude from",
+    "gid",
+    "hosts allow",
+    "hosts deny",
+    "include from",
+    "lock file",
+    "path",
+    "refuse options",
+    "secrets file",
+    "temp dir",
+    "uid",
+];
+
+/// Values with what is meant as a comment. A file may have such a name.
+fn trailing_comments(hooked: &[&RsyncdModule]) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    let pairs = hooked.iter().flat_map(|module| TAKEN_WHOLE.map(|parameter| (*module, parameter)));
+    let finding = |(module, parameter): (&RsyncdModule, &str)| {
+        let setting = module.setting(parameter)?;
+        let at = setting.value.windows(2).position(|pair| matches!(pair, b" #" | b"\t#"))?;
+        let path = Path::new(OsStr::from_bytes(&setting.value));
+        if path.is_absolute() && (!is_responsive(path) || path.exists()) {
+            return None;
+        }
+        let comment = escape(&setting.value[at + 1..]);
+        let message = format!(
+            "{}: rsync takes `{comment}` for a part of `{parameter}`; write it on a line of its own",
+            setting.place
+        );
+        seen.insert(setting.place.to_string())
+            .then(|| Finding::new(FindingId::ConfParameter, Severity::Warning, message))
+    };
+    pairs.filter_map(finding).collect()
 }
 
 fn is_named(line: &IgnoredSetting, parameter: &str) -> bool {
@@ -140,6 +185,28 @@ mod tests {
         }
         let twice = conf("read only = no\nlist = nope\n[a]\n[b]\n");
         assert_eq!(ignored_lines(&twice.modules.iter().collect::<Vec<_>>()).len(), 1);
+    }
+
+    #[test]
+    fn a_comment_behind_a_value_is_told_once() {
+        let there = tempfile::tempdir().expect("a directory");
+        let odd = there.path().join("a #b");
+        std::fs::create_dir(&odd).expect("a directory");
+        let odd = format!("path = {}", odd.display());
+        for (line, expected) in [
+            ("auth users = u # the laptop", 1),
+            ("hosts allow = 127.0.0.1\t# laptop", 1),
+            ("uid = root # x", 1),
+            ("path = /no/such # x", 1),
+            (odd.as_str(), 0),
+            ("timeout = 600 # x", 0),
+            ("hosts allow = 127.0.0.1#x", 0),
+            ("comment = a # b", 0),
+        ] {
+            let conf = conf(&format!("{line}\n[a]\n[b]\n"));
+            let found = trailing_comments(&conf.modules.iter().collect::<Vec<_>>());
+            assert_eq!(found.len(), expected, "{line}: {found:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! What `check` finds about a module that clients may not write to, though its hooks wait for
 //! pushes.
 
+use chrono::{DateTime, Utc};
+
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
+use crate::config::rsyncd_module::RsyncdModule;
+use crate::module::target::Target;
+use crate::tell::escape::escape;
 
 /// What is known of a module's `read only`, for a module whose hooks run this program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,8 +16,10 @@ pub(crate) struct WritingFacts {
     pub(crate) module: String,
     /// Whether certainly no client may write.
     pub(crate) only_reads: bool,
-    /// Whether the module is writable, and only `auth users` lets no user write.
-    pub(crate) by_users: bool,
+    /// The rules of `auth users`, escaped, if they alone let no user write.
+    pub(crate) by_users: Vec<String>,
+    /// File and line of `auth users`.
+    pub(crate) users_place: String,
     /// File and line of `read only`, or of the module where it is unset.
     pub(crate) place: String,
     /// Whether `read only` is set to yes.
@@ -36,10 +43,12 @@ pub(crate) fn finding(facts: &WritingFacts) -> Option<Finding> {
     }
     let WritingFacts { module, place, .. } = facts;
     let critical = |message| Some(Finding::new(FindingId::ReadOnly, Severity::Critical, message));
-    if facts.by_users {
+    if let Some(first) = facts.by_users.first() {
+        let who = first.split_once(':').map_or(first.as_str(), |(who, _)| who);
         return critical(format!(
-            "{place}: `auth users` of module '{module}' lets no user write, so every push fails; \
-             add `:rw` to the user that pushes"
+            "{}: `auth users` of module '{module}' lets no user write, so every push fails; write \
+             `:rw` behind the user that pushes, such as `{who}:rw` instead of `{first}`",
+            facts.users_place
         ));
     }
     if let Some((place, value)) = &facts.ignored {
@@ -62,6 +71,29 @@ pub(crate) fn finding(facts: &WritingFacts) -> Option<Finding> {
         "{place}: module '{module}' is read only, so every push fails; {edit} `read only = no` (a \
          comment needs its own line), or take the hooks out if nothing is pushed to it"
     ))
+}
+
+/// The finding about a read-only module without snapshots to which a client has pushed, so that it
+/// is not read only on purpose.
+pub(crate) fn after_pushes(
+    module: &RsyncdModule,
+    target: &Target,
+    failed: DateTime<Utc>,
+) -> Finding {
+    let path = match target.check_nesting() {
+        Ok(()) => "",
+        Err(_) => " and a `path` with a parent directory of its own",
+    };
+    let message = format!(
+        "{}: module '{}' is read only, so every push fails, and a push to it has failed at {}: if \
+         clients push to it, give it `read only = no`{path}; if none is to push to it, end that \
+         job on the client and run `rm {}`",
+        module.place_of("read only"),
+        escape(&module.name),
+        failed.format("%FT%TZ"),
+        target.memory_files()
+    );
+    Finding::new(FindingId::ReadOnly, Severity::Critical, message)
 }
 
 #[cfg(test)]
@@ -97,7 +129,7 @@ mod tests {
                 WritingFacts { has_own_hooks: false, ignored: ignored.clone(), ..mistake.clone() },
                 true,
             ),
-            (WritingFacts { by_users: true, ..mistake.clone() }, true),
+            (WritingFacts { by_users: vec!["u:ro".to_string()], ..mistake.clone() }, true),
         ] {
             let found = finding(&facts);
             assert_eq!(found.is_some(), expected, "{facts:?}");
