@@ -192,16 +192,17 @@ pub(crate) fn chroot_finding(module: &RsyncdModule) -> Option<Finding> {
     let at = path.windows(3).position(|part| part == b"/./")?;
     let outer = PathBuf::from(OsStr::from_bytes(&path[..at]));
     let inner = OsStr::from_bytes(path[at + 2..].trim_ascii_start());
-    if path.contains(&b'%') || !outer.is_absolute() {
-        return None;
-    }
     if at == 0 {
         let message = format!(
-            "{}: the path begins with `/./`, with which rsync finds no directory and turns every \
-             connection away; take that out",
-            module.place_of("path")
+            "{}: the path begins with `/./`, so rsync turns every connection away unless the daemon \
+             was started in the directory /; write `path = {}`",
+            module.place_of("path"),
+            escape(&path[at + 2..])
         );
-        return Some(Finding::new(FindingId::ModuleChroot, Severity::Critical, message));
+        return Some(Finding::new(FindingId::ModuleChroot, Severity::Warning, message));
+    }
+    if path.contains(&b'%') || !outer.is_absolute() {
+        return None;
     }
     let opened = File::open(&outer).ok()?;
     let how = OpenHow::new()

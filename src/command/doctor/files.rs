@@ -55,10 +55,10 @@ pub(crate) fn findings(module: &RsyncdModule) -> Vec<Finding> {
     let counts = module
         .get("max connections")
         .is_some_and(|value| value.trim_ascii().iter().any(|byte| (b'1'..=b'9').contains(byte)));
-    if let Some(path) = absolute("lock file").filter(|_| counts) {
-        if let Some(parent) = path.parent().filter(|parent| is_missing(parent)) {
-            tell("lock file", parent, gone, "make that directory, or correct the path");
-        }
+    if let Some(path) = absolute("lock file").filter(|_| counts)
+        && let Some(parent) = path.parent().filter(|parent| is_missing(parent))
+    {
+        tell("lock file", parent, gone, "make that directory, or correct the path");
     }
     found
 }

@@ -123,7 +123,9 @@ impl<'a> Doctor<'a> {
             found.extend(logins::findings(&self.logins(module)));
             found.extend(self.hosts(module));
             found.extend(directory::quoted_path(module));
-            found.extend(hooks.is_writable.then(|| files::findings(module)).unwrap_or_default());
+            if hooks.is_writable {
+                found.extend(files::findings(module));
+            }
             found.extend(directory::chroot_finding(module));
         }
         found
