@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use log::LevelFilter;
+
 use crate::command::check_view::{CheckView, CheckedModuleView};
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
