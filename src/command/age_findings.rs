@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::rsyncd_module::RsyncdModule;
+use crate::config::settings::Settings;
 use crate::decide::client::Client;
 use crate::decide::duration_text::{DurationText, roughly};
 use crate::decide::grade::Grade;
@@ -275,6 +276,32 @@ impl<'a> Ages<'a> {
         }
         Finding::new(FindingId::Age, level, text)
     }
+}
+
+/// Whether a push is missing to a module whose directory is not known, because none ever came.
+pub(crate) fn never_pushed(
+    settings: &Settings,
+    module: &RsyncdModule,
+    now: DateTime<Utc>,
+) -> Option<Finding> {
+    let max_age = settings.policy(Some(&module.name)).max_age?;
+    let file = conf_file(module);
+    let noted = expected_pushes::since(&settings.memory, file, &module.name, None);
+    let facts = AgeFacts {
+        max_age,
+        now,
+        expects_pushes: expects_pushes(module),
+        last_push: None,
+        expected_since: expected_since(noted, changed(file), None),
+    };
+    let PushAge::Never(age) = push_age(&facts) else { return None };
+    let message = format!(
+        "no good push has ever come, though one could for {}, more than max_age {max_age}: does the \
+         client run its backup, and what does that say? {} shows refused connections",
+        roughly(age),
+        log_of(Some(module))
+    );
+    Some(Finding::new(FindingId::PushAge, Severity::Critical, message))
 }
 
 /// Where rsyncd logs about a module.

@@ -11,6 +11,9 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
+use crate::command::check_surroundings::{
+    RsyncdView, Surroundings, of_section, without_directory, without_modules,
+};
 use crate::command::check_view::{CheckView, CheckedModuleView};
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
@@ -19,9 +22,9 @@ use crate::command::doctor::prober::Prober;
 use crate::command::doctor::writing;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
-use crate::command::full_commands::with_module;
+use crate::command::full_commands::{with_module, with_options};
 use crate::command::module_findings::{
-    denied, former, last_attempt, last_failure, policy_trouble, unknown, without_repetition,
+    denied, former, last_attempt, last_failure, policy_trouble, without_repetition,
 };
 use crate::command::root_findings::RootSurroundings;
 use crate::command::writers::Writers;
@@ -33,11 +36,9 @@ use crate::config::settings::PolicySource;
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
-use crate::store::other_modules::OtherModules;
 use crate::system::process_io;
-use crate::tell::PROGRAM;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, shell_word};
 use crate::tell::output::print;
 
 /// Checks one module or all that have the hook; returns the exit status of a Nagios plugin.
@@ -79,6 +80,10 @@ pub(crate) fn run(
         (Some(server), Some(named)) => named.add(server.findings),
         (server, _) => modules.extend(server),
     }
+    let options = context.settings.options();
+    for finding in modules.iter_mut().flat_map(|module| &mut module.findings) {
+        finding.message = with_options(&finding.message, &options);
+    }
     let view = CheckView::new(modules);
     let status = view.status;
     match json {
@@ -86,44 +91,6 @@ pub(crate) fn run(
         false => print(&view.to_text(context.level == Some(LevelFilter::Debug)))?,
     }
     Ok(status.code())
-}
-
-/// What is read once for all modules that are checked.
-struct Surroundings<'a> {
-    others: OtherModules,
-    /// None if rsyncd.conf cannot be read, or is not asked.
-    rsyncd: Option<RsyncdView<'a>>,
-    /// Whether the last pushes to some module have ended with status 23.
-    ended_with_23: Cell<bool>,
-    /// Whether the mistakes of the policy file are told besides.
-    tells_policy: bool,
-}
-
-/// What rsyncd.conf is asked about each module.
-struct RsyncdView<'a> {
-    writers: Writers<'a>,
-    doctor: Doctor<'a>,
-}
-
-impl<'a> Surroundings<'a> {
-    fn doctor(&self) -> Option<&Doctor<'a>> {
-        self.rsyncd.as_ref().map(|rsyncd| &rsyncd.doctor)
-    }
-
-    fn module(&self, name: &[u8]) -> Option<&'a RsyncdModule> {
-        self.rsyncd.as_ref().and_then(|rsyncd| rsyncd.writers.conf.module(name))
-    }
-
-    /// The findings about the daemon and the modules as a whole, or only about the named one.
-    fn of_server(&self, named: Option<&OsStr>) -> Option<CheckedModuleView> {
-        let rsyncd = self.rsyncd.as_ref()?;
-        let is_asked =
-            |module: &&RsyncdModule| named.is_none_or(|named| named.as_bytes() == module.name);
-        let modules: Vec<&RsyncdModule> =
-            rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
-        let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
-        (!findings.is_empty()).then(|| CheckedModuleView::new("rsyncd.conf".to_string(), findings))
-    }
 }
 
 fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<CheckedModuleView> {
@@ -145,24 +112,14 @@ fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<
         }
         Err(error) => Finding::new(FindingId::ModuleUnknown, Severity::Unknown, error.to_string()),
     };
-    let finding = match configured.map(RsyncdModule::whereabouts) {
-        Some(Ok(ModuleDirectory::Unknown { why })) => unknown(&why),
-        _ => refused,
+    let findings = match configured.map(|module| (module, module.whereabouts())) {
+        Some((module, Ok(ModuleDirectory::Unknown { why }))) => {
+            without_directory(context, module, &why, around)
+        }
+        _ => vec![refused],
     };
-    vec![CheckedModuleView::new(
-        escape(name),
-        of_section(configured, false, around).chain([finding]).collect(),
-    )]
-}
-
-/// What rsyncd.conf alone shows about a module.
-fn of_section(
-    module: Option<&RsyncdModule>,
-    has_history: bool,
-    around: &Surroundings,
-) -> impl Iterator<Item = Finding> {
-    let found = module.zip(around.doctor());
-    found.into_iter().flat_map(move |(module, doctor)| doctor.of_section(module, has_history))
+    let findings = of_section(configured, false, around).chain(findings);
+    vec![CheckedModuleView::new(escape(name), findings.collect())]
 }
 
 fn checked(
@@ -171,24 +128,51 @@ fn checked(
     target: Result<Target, Error>,
     around: &Surroundings,
 ) -> CheckedModuleView {
-    let error = match target {
-        Ok(target) => {
-            let mut findings = check_module(&target, around);
-            for finding in &mut findings {
-                finding.message = with_module(&finding.message, &target.argument());
-            }
-            let clients = client_view::of_module(&target);
-            return CheckedModuleView { clients, ..CheckedModuleView::new(label, findings) };
+    let module = module.or_else(|| around.module_of(target.as_ref().ok()?));
+    let (settings, told) = match module.zip(around.doctor()) {
+        Some((module, doctor)) => doctor.judge(module),
+        None => (None, Vec::new()),
+    };
+    let target = match (settings, target, module) {
+        (Some(settings), Ok(target), _) => {
+            known_modules::resolved(&settings, target.name.clone(), &target.module_path)
         }
-        Err(error) => error,
+        (Some(settings), Err(error), Some(module)) => match module.path() {
+            Ok(path) => known_modules::resolved(&settings, Some(module.name.clone()), &path),
+            Err(_) => Err(error),
+        },
+        (_, target, _) => target,
     };
-    let text = match module.zip(around.doctor()) {
-        Some((module, doctor)) => doctor.explained(module, &error),
-        None => error.to_string(),
+    let argument = match (&target, module) {
+        (Ok(target), _) => Some(target.argument()),
+        (Err(_), Some(module)) => Some(shell_word(&module.name)),
+        (Err(_), None) => None,
     };
-    let finding = denied(FindingId::ModuleDirectory, &error)
-        .unwrap_or_else(|| Finding::new(FindingId::ModuleDirectory, Severity::Critical, text));
-    CheckedModuleView::new(label, of_section(module, false, around).chain([finding]).collect())
+    let mut found = match target {
+        Ok(target) => {
+            let clients = client_view::of_module(&target);
+            let findings = check_module(&target, around);
+            CheckedModuleView { clients, ..CheckedModuleView::new(label, findings) }
+        }
+        Err(error) => {
+            let text = match module.zip(around.doctor()) {
+                Some((module, doctor)) => doctor.explained(module, &error),
+                None => error.to_string(),
+            };
+            let finding = denied(FindingId::ModuleDirectory, &error).unwrap_or_else(|| {
+                Finding::new(FindingId::ModuleDirectory, Severity::Critical, text)
+            });
+            let findings = of_section(module, false, around).chain([finding]);
+            CheckedModuleView::new(label, findings.collect())
+        }
+    };
+    found.add(told);
+    if let Some(argument) = argument {
+        for finding in &mut found.findings {
+            finding.message = with_module(&finding.message, &argument);
+        }
+    }
+    found
 }
 
 fn check_all(
@@ -198,6 +182,9 @@ fn check_all(
 ) -> Vec<CheckedModuleView> {
     let concerns =
         |module: &RsyncdModule| around.doctor().is_some_and(|doctor| doctor.concerns(module));
+    let shows_snapshots = |module: &RsyncdModule| {
+        around.doctor().is_some_and(|doctor| doctor.is_restore_module_without_hooks(module))
+    };
     let mut modules = Vec::new();
     for module in &conf.modules {
         let has_hook = concerns(module);
@@ -215,7 +202,8 @@ fn check_all(
                 if !has_hook
                     && !target.is_registered()
                     && target.lost_history().is_none()
-                    && last_attempt(&target).is_none() => {}
+                    && last_attempt(&target).is_none()
+                    && !shows_snapshots(module) => {}
             target => {
                 modules.push(checked(escape(&module.name), Some(module), target, around));
             }
@@ -241,7 +229,8 @@ fn check_all(
             }
             KnownModule::Unknown { name, why } => {
                 if let Some(module) = conf.module(&name).filter(|module| concerns(module)) {
-                    let findings = of_section(Some(module), false, around).chain([unknown(&why)]);
+                    let findings = of_section(Some(module), false, around);
+                    let findings = findings.chain(without_directory(context, module, &why, around));
                     modules.push(CheckedModuleView::new(escape(&name), findings.collect()));
                 }
             }
@@ -252,30 +241,6 @@ fn check_all(
         modules.push(CheckedModuleView::new("rsyncd.conf".into(), vec![finding]));
     }
     modules
-}
-
-/// What is told if no module is known to run this program. The hook of one may be a script that
-/// does.
-fn without_modules(context: &Context, conf: &RsyncdConf, around: &Surroundings) -> Finding {
-    let file = escape_path(&context.settings.rsyncd_conf);
-    let may_concern = |module: &&RsyncdModule| {
-        let post = around.doctor().map(|doctor| doctor.hooks(module).post);
-        !offers_only_reading(module) && post.is_some_and(|post| post.may_be_ours())
-    };
-    match conf.modules.iter().find(may_concern) {
-        Some(module) => {
-            let message = format!(
-                "cannot tell whether a module in {file} gets snapshots: the post-xfer exec of {} \
-                 may run {PROGRAM} or not; after the first push this shows",
-                escape(&module.name)
-            );
-            Finding::new(FindingId::NoModule, Severity::Ok, message)
-        }
-        None => {
-            let message = format!("no module in {file} runs {PROGRAM} as its post-xfer exec");
-            Finding::new(FindingId::NoModule, Severity::Unknown, message)
-        }
-    }
 }
 
 /// The findings about a module and its root, without those about rsyncd.conf.
@@ -299,7 +264,7 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
         }
         found => found,
     };
-    let module = target.name.as_deref().and_then(|name| around.module(name));
+    let module = around.module_of(target);
     let has_history = target.is_registered() || target.lost_history().is_some();
     let mut findings: Vec<Finding> = of_section(module, has_history, around).collect();
     if let Some(others) = others {

@@ -30,6 +30,8 @@ ids! {
     Hook,
     HookVariable,
     HookMissing,
+    HookPolicy,
+    RestoreModule,
     PreXferMissing,
     ReadOnly,
     AuthUsers,

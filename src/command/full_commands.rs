@@ -2,21 +2,61 @@
 //!
 //! Messages that several commands share name a command of this program without program and module,
 //! such as `rotate --confirm`: there the reader has just typed both. A line of monitoring stands
-//! alone, so `check` writes `rsyncd-snapshot rotate laptop --confirm`.
+//! alone, so `check` writes `rsyncd-snapshot rotate laptop --confirm`. If `check` itself was given a
+//! policy file or a configuration of rsyncd, each command gets the same: without, it would act on
+//! another server.
 
 use crate::tell::PROGRAM;
 
 /// The commands that work on one module and need nothing else than options.
 const COMMANDS: [&str; 6] = ["list", "plan", "release", "rotate", "snapshot", "verify"];
 
+/// All commands that messages name.
+const ALL_COMMANDS: [&str; 14] = [
+    "check",
+    "expire",
+    "hold",
+    "import-policy",
+    "list",
+    "pin",
+    "plan",
+    "release",
+    "restore",
+    "rotate",
+    "snapshot",
+    "undelete",
+    "unpin",
+    "verify",
+];
+
 /// `message` with whole commands on the module that a shell knows as `module`.
 pub(crate) fn with_module(message: &str, module: &str) -> String {
+    with_code(message, |code| whole(code, module))
+}
+
+/// `message` with these options of this program in each of its commands.
+pub(crate) fn with_options(message: &str, options: &str) -> String {
+    with_code(message, |code| {
+        let command = code.strip_prefix(PROGRAM)?.strip_prefix(' ')?;
+        let name = command.split(' ').next().unwrap_or_default();
+        if options.is_empty() || !ALL_COMMANDS.contains(&name) {
+            return None;
+        }
+        Some(match code.split_once(" -- ") {
+            Some((own, rest)) => format!("{own} {options} -- {rest}"),
+            None => format!("{code} {options}"),
+        })
+    })
+}
+
+/// `message` with other text for what stands in backticks, where there is some.
+fn with_code(message: &str, changed: impl Fn(&str) -> Option<String>) -> String {
     let mut parts = message.split('`');
     let mut text = parts.next().unwrap_or_default().to_string();
     let mut is_code = true;
     for part in parts {
         text.push('`');
-        match whole(part, module).filter(|_| is_code) {
+        match changed(part).filter(|_| is_code) {
             Some(command) => text.push_str(&command),
             None => text.push_str(part),
         }
@@ -27,6 +67,7 @@ pub(crate) fn with_module(message: &str, module: &str) -> String {
 
 /// The whole command; `None` if this is no command, or one that is whole already.
 fn whole(code: &str, module: &str) -> Option<String> {
+    let code = code.strip_prefix(PROGRAM).and_then(|code| code.strip_prefix(' ')).unwrap_or(code);
     let (command, options) = code.split_once(' ').map_or((code, ""), |(one, rest)| (one, rest));
     let are_options = options.split_ascii_whitespace().all(|word| word.starts_with("--"));
     let names_all = options.contains("--all");
@@ -49,6 +90,7 @@ mod tests {
                 "look at `rsyncd-snapshot plan laptop`; then `rsyncd-snapshot release laptop`",
             ),
             ("`list`", "`rsyncd-snapshot list laptop`"),
+            ("`rsyncd-snapshot release`", "`rsyncd-snapshot release laptop`"),
         ] {
             assert_eq!(with_module(message, "laptop"), expected);
         }
@@ -64,6 +106,23 @@ mod tests {
             "not `closed",
         ] {
             assert_eq!(with_module(other, "laptop"), other);
+        }
+    }
+
+    #[test]
+    fn a_command_gets_the_files_that_check_was_given() {
+        let options = "--config /p";
+        for (message, expected) in [
+            ("run `rsyncd-snapshot list a`", "run `rsyncd-snapshot list a --config /p`"),
+            (
+                "`rsyncd-snapshot hold a 1 -- ls {}`",
+                "`rsyncd-snapshot hold a 1 --config /p -- ls {}`",
+            ),
+            ("`rsyncd-snapshot` `rsyncd-snapshot x`", "`rsyncd-snapshot` `rsyncd-snapshot x`"),
+            ("rsyncd-snapshot list `chmod x`", "rsyncd-snapshot list `chmod x`"),
+        ] {
+            assert_eq!(with_options(message, options), expected);
+            assert_eq!(with_options(message, ""), message);
         }
     }
 }

@@ -267,6 +267,6 @@ pub(crate) fn torn_module(
     format!(
         "torn since {since}{age}: {what}, so the module may be a mixture of old and new files, and \
          its snapshots are partial. Next: {next}. If that client is gone, or the module is right \
-         as it is: {release}"
+         as it is: `{release}`"
     )
 }

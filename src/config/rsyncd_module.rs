@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::config::own_program::is_this_program;
 use crate::config::rsyncd_syntax::is_space;
+use crate::engine::responsiveness::is_responsive;
 use crate::tell::PROGRAM;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
@@ -163,6 +164,18 @@ impl RsyncdModule {
             ));
         }
         Ok(ModuleDirectory::At(normalized(Path::new(&OsString::from_vec(expanded)))))
+    }
+
+    /// Whether the module's directory may be this one, whose path is canonical.
+    pub(crate) fn may_be_at(&self, directory: &Path) -> bool {
+        match self.whereabouts() {
+            Ok(ModuleDirectory::At(path)) if path == directory => true,
+            Ok(ModuleDirectory::At(path)) => {
+                is_responsive(&path) && path.canonicalize().is_ok_and(|path| path == directory)
+            }
+            Ok(ModuleDirectory::Unknown { .. }) => true,
+            Err(_) => false,
+        }
     }
 
     /// Replaces the only variable that does not depend on the connection or the daemon's

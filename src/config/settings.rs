@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use crate::config::policy_file::Policies;
 use crate::config::rsyncd_conf::RsyncdConf;
-use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
+use crate::config::rsyncd_module::ModuleDirectory;
 use crate::decide::policy::Policy;
 use crate::store::memory::MachineMemory;
 use crate::tell::error::Result;
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape_path, shell_path};
 
 /// Where the policy is unless `--config` says otherwise.
 pub(crate) const POLICY_FILE: &str = "/etc/rsyncd-snapshot.toml";
@@ -28,6 +28,8 @@ pub struct Settings {
     pub policy_file: PathBuf,
     /// rsyncd's configuration file.
     pub rsyncd_conf: PathBuf,
+    /// Whether the command line named the policy file and rsyncd's configuration.
+    pub(crate) are_named: (bool, bool),
     /// How reading the policy ended.
     pub source: PolicySource,
     /// This machine's memory of roots and failures.
@@ -62,15 +64,41 @@ impl Settings {
         };
         let (source, policies) =
             read.unwrap_or_else(|mistakes| (PolicySource::Trouble(mistakes), Policies::built_in()));
+        let are_named = (policy_file.is_some(), rsyncd_conf.is_some());
         let rsyncd_conf = rsyncd_conf.unwrap_or(Path::new(RSYNCD_CONF)).to_path_buf();
         Settings {
             policy_file: file,
             rsyncd_conf,
+            are_named,
             source,
             memory: MachineMemory::from_environment(),
             policies,
             rsyncd: OnceCell::new(),
         }
+    }
+
+    /// The same with another policy file; none named means the default one.
+    pub(crate) fn with_policy(&self, file: Option<&Path>) -> Self {
+        let (_, names_conf) = self.are_named;
+        let other = Settings::read(file, names_conf.then_some(self.rsyncd_conf.as_path()));
+        if let Ok(conf) = self.shared_rsyncd() {
+            let _ = other.rsyncd.set(conf.clone());
+        }
+        Settings { memory: self.memory.clone(), ..other }
+    }
+
+    /// The options with which a command uses the same files, as a shell takes them.
+    pub(crate) fn options(&self) -> String {
+        let (names_policy, names_conf) = self.are_named;
+        // The command may be typed in another directory.
+        let path = |file: &Path| {
+            shell_path(&std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf()))
+        };
+        let named = [
+            names_policy.then(|| format!("--config {}", path(&self.policy_file))),
+            names_conf.then(|| format!("--rsyncd-conf {}", path(&self.rsyncd_conf))),
+        ];
+        named.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
     /// The policy of a module; the built-in defaults where the file cannot be used.
@@ -97,11 +125,14 @@ impl Settings {
         Ok(self.rsyncd.get_or_init(|| Arc::new(conf)))
     }
 
-    /// Whether a module's name may stand for several directories.
-    pub fn has_several_directories(&self, name: &[u8]) -> bool {
-        let is_unknown = |module: &RsyncdModule| {
-            matches!(module.whereabouts(), Ok(ModuleDirectory::Unknown { .. }))
-        };
-        self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
+    /// Whether a module's name does not say that it is the one in `directory`: it may stand for
+    /// several directories, or rsyncd.conf gives it to another one, as that of another daemon does.
+    pub fn is_ambiguous(&self, name: &[u8], directory: &Path) -> bool {
+        let module = self.rsyncd().ok().and_then(|conf| conf.module(name));
+        module.is_some_and(|module| match module.whereabouts() {
+            Ok(ModuleDirectory::Unknown { .. }) => true,
+            Ok(ModuleDirectory::At(_)) => !module.may_be_at(directory),
+            Err(_) => false,
+        })
     }
 }

@@ -48,7 +48,7 @@ pub struct Target {
     pub memory: MachineMemory,
     /// What kind of work opens its root.
     pub opener: Opener,
-    /// Whether its name stands for several directories. Messages then name its directory, too.
+    /// Whether its name stands for other directories, too. Messages then name its directory, too.
     pub(crate) has_ambiguous_name: bool,
     /// rsyncd.conf, in the directories of whose writable modules a new root may not lie; none if it
     /// cannot be read.
@@ -78,7 +78,7 @@ impl Target {
         let memory = settings.memory.clone();
         let opener = Opener::Upkeep;
         let has_ambiguous_name =
-            name.as_deref().is_some_and(|name| settings.has_several_directories(name));
+            name.as_deref().is_some_and(|name| settings.is_ambiguous(name, &module_path));
         Ok(Target {
             name,
             module_path,

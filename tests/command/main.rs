@@ -9,6 +9,7 @@ mod check;
 mod doctor;
 mod doctor_hooks;
 mod doctor_paths;
+mod doctor_policies;
 mod examples;
 mod expire;
 mod hold;

@@ -442,7 +442,8 @@ fn a_retired_snapshot_gives_way_to_one_made_by_hand() {
 fn a_retired_snapshot_within_its_grace_is_kept_and_told() {
     let module = with_name_taken("1d");
     let run = module.run(&["rotate", "data", "--confirm"]).exits(&[4]);
-    run.says(&format!("{} stays: a retired snapshot has the same name", OLD[1])).says("rotate --purge");
+    run.says(&format!("{} stays: a retired snapshot has the same name", OLD[1]))
+        .says("rotate --purge");
     assert_eq!(module.snapshots(), OLD[1..]);
     assert!(!module.private("expired").join(OLD[1]).join("by hand").exists());
     module.run(&["undelete", "data", OLD[1]]).exits(&[2]).says("move that one away first");

@@ -4,6 +4,7 @@
 //! away. So each mistake is told here, with its line.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
@@ -115,6 +116,19 @@ impl HookFacts {
         }
     }
 
+    /// The policy file that the hook names, if it is sure that this program runs: `Some(None)` if
+    /// it names none.
+    pub(crate) fn policy(&self) -> Option<Option<&Path>> {
+        match &self.reading {
+            HookReading::Program {
+                file: ProgramFile::This,
+                arguments: Ok(HookArguments { config, .. }),
+                ..
+            } => Some(config.as_deref().map(Path::new)),
+            _ => None,
+        }
+    }
+
     /// What the hook does, if it is sure that this program runs.
     fn purpose(&self) -> Option<&HookPurpose> {
         match &self.reading {
@@ -155,6 +169,15 @@ pub(crate) struct ModuleHooks {
     pub(crate) is_writable: bool,
     /// The path of this program, escaped.
     pub(crate) this_program: String,
+    /// The same with the options that its hooks need, as a line of rsyncd.conf has it.
+    pub(crate) this_command: String,
+}
+
+impl ModuleHooks {
+    /// The policy file that the hooks name, if that is sure: `Some(None)` if they name none.
+    pub(crate) fn policy(&self) -> Option<Option<&Path>> {
+        self.post.policy().or_else(|| self.pre.policy())
+    }
 }
 
 /// All findings about the hooks of a module that is meant to get snapshots.
@@ -283,7 +306,7 @@ fn variable_finding(hook: &HookFacts, named: &(String, HookVariable)) -> Option<
 
 /// What the hooks do in each other's place.
 fn purpose_findings(hooks: &ModuleHooks) -> Vec<Finding> {
-    let ModuleHooks { early, pre, post, this_program, .. } = hooks;
+    let ModuleHooks { early, pre, post, this_command, .. } = hooks;
     let mut found = Vec::new();
     match post.purpose() {
         Some(HookPurpose::PreXfer) => found.push(post.critical(&format!(
@@ -291,7 +314,7 @@ fn purpose_findings(hooks: &ModuleHooks) -> Vec<Finding> {
              word"
         ))),
         Some(HookPurpose::Other) => found.push(post.critical(&format!(
-            "it runs another command, so no snapshot is made; write `{POST_XFER} = {this_program}`"
+            "it runs another command, so no snapshot is made; write `{POST_XFER} = {this_command}`"
         ))),
         Some(HookPurpose::PostXfer { .. }) | None => {}
     }
@@ -299,7 +322,7 @@ fn purpose_findings(hooks: &ModuleHooks) -> Vec<Finding> {
         Some(HookPurpose::PreXfer) | None => {}
         Some(HookPurpose::PostXfer { .. } | HookPurpose::Other) => {
             found.push(pre.critical(&format!(
-                "it has to run `{this_program} {PRE_XFER_COMMAND}`; as it is, every transfer is \
+                "it has to run `{this_command} {PRE_XFER_COMMAND}`; as it is, every transfer is \
                  turned away"
             )));
         }
@@ -315,12 +338,12 @@ fn purpose_findings(hooks: &ModuleHooks) -> Vec<Finding> {
 
 /// One hook without the other.
 fn missing_hook(hooks: &ModuleHooks) -> Option<Finding> {
-    let ModuleHooks { pre, post, is_writable, this_program, .. } = hooks;
+    let ModuleHooks { pre, post, is_writable, this_command, .. } = hooks;
     match (pre.is_ours(), post.is_ours()) {
         (true, false) if post.reading == HookReading::Unset => {
             let message = format!(
                 "{}: {PRE_XFER} without {POST_XFER}: no snapshot is made, and each push leaves the \
-                 module torn; add `{POST_XFER} = {this_program}`",
+                 module torn; add `{POST_XFER} = {this_command}`",
                 pre.place
             );
             Some(Finding::new(FindingId::HookMissing, Severity::Critical, message))
@@ -328,14 +351,14 @@ fn missing_hook(hooks: &ModuleHooks) -> Option<Finding> {
         (false, false) if post.reading == HookReading::Unset => {
             let message = format!(
                 "{}: the module has no {POST_XFER} that runs {PROGRAM}, so no snapshot is made; \
-                 add `{POST_XFER} = {this_program}`",
+                 add `{POST_XFER} = {this_command}`",
                 post.place
             );
             Some(Finding::new(FindingId::HookMissing, Severity::Warning, message))
         }
         (false, true) if *is_writable && pre.reading == HookReading::Unset => {
             let message = format!(
-                "`{PRE_XFER} = {this_program} {PRE_XFER_COMMAND}` is recommended: it keeps pushes \
+                "`{PRE_XFER} = {this_command} {PRE_XFER_COMMAND}` is recommended: it keeps pushes \
                  apart from snapshots"
             );
             Some(Finding::new(FindingId::PreXferMissing, Severity::Ok, message))
@@ -388,6 +411,7 @@ mod tests {
             post: hook(POST_XFER, post),
             is_writable: true,
             this_program: "/usr/bin/rsyncd-snapshot".to_string(),
+            this_command: "/usr/bin/rsyncd-snapshot".to_string(),
         };
         let found = findings(&hooks);
         let worst = found.iter().max_by_key(|finding| finding.level)?;

@@ -10,12 +10,14 @@ mod accounts;
 pub(crate) mod daemon;
 mod directory;
 mod files;
+mod hook_policy;
 pub(crate) mod hooks;
 mod hosts;
 mod logins;
 mod owner;
 pub(crate) mod prober;
 mod programs;
+mod restore_modules;
 pub(crate) mod roots;
 mod server;
 pub(crate) mod writing;
@@ -27,6 +29,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::command::doctor::accounts::{Account, NoAccount};
 use crate::command::doctor::daemon::DaemonFacts;
@@ -36,10 +39,10 @@ use crate::command::doctor::logins::{LoginFacts, Secrets, SecretsFile};
 use crate::command::doctor::owner::OwnerFacts;
 use crate::command::doctor::prober::{Prober, WriteTrial};
 use crate::command::doctor::programs::Programs;
-use crate::command::doctor::roots::{PlannedRoot, PlannedRoots, reaches_snapshots};
+use crate::command::doctor::roots::{PlannedRoot, PlannedRoots};
 use crate::command::doctor::writing::WritingFacts;
 use crate::command::finding::Finding;
-use crate::config::auth_users::{self, UserAccess, UserRule};
+use crate::config::auth_users;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
@@ -67,6 +70,8 @@ pub(crate) struct Doctor<'a> {
     known_roots: OnceCell<PathIndex<()>>,
     hosts: OnceCell<BTreeMap<String, bool>>,
     secrets: RefCell<BTreeMap<PathBuf, Secrets>>,
+    /// The settings of hooks that use another policy than this command, by policy file.
+    hook_settings: RefCell<BTreeMap<PathBuf, Rc<Settings>>>,
 }
 
 impl<'a> Doctor<'a> {
@@ -87,6 +92,7 @@ impl<'a> Doctor<'a> {
             known_roots: OnceCell::new(),
             hosts: OnceCell::new(),
             secrets: RefCell::default(),
+            hook_settings: RefCell::default(),
         }
     }
 
@@ -98,6 +104,10 @@ impl<'a> Doctor<'a> {
             post: self.programs.hook(module, POST_XFER),
             is_writable: !offers_only_reading(module),
             this_program: self.programs.this_program(),
+            this_command: match self.settings.options() {
+                options if options.is_empty() => self.programs.this_program(),
+                options => format!("{} {options}", self.programs.this_program()),
+            },
         }
     }
 
@@ -118,6 +128,7 @@ impl<'a> Doctor<'a> {
         if is_ours {
             found.extend(writing::finding(&self.writing(module, has_history)));
         }
+        found.extend(self.missing_restore_hooks(module, &hooks));
         // Without any hook the module is no matter of this program.
         if is_ours || has_history {
             found.extend(logins::findings(&self.logins(module)));
@@ -196,21 +207,15 @@ impl<'a> Doctor<'a> {
         self.prober.borrow_mut().as_mut()?.bytes_written_below(pid)
     }
 
-    fn shows_snapshots(&self, module: &RsyncdModule) -> bool {
-        let Ok(path) = module.path() else { return false };
-        let known = || -> PathIndex<()> {
-            let remembered = self.settings.memory.roots_and_modules().into_iter();
-            remembered.map(|(root, _)| (root, ())).collect()
-        };
-        let known = self.known_roots.get_or_init(known);
-        self.planned().are_shown_by(&module.name, &path)
-            || known.overlapping(&path).any(|(root, ())| reaches_snapshots(&path, root))
-    }
-
     fn planned(&self) -> &PlannedRoots {
         let gets_snapshots =
             |module: &RsyncdModule| self.programs.hook(module, POST_XFER).is_ours();
-        self.planned.get_or_init(|| PlannedRoots::of(self.settings, self.conf, gets_snapshots))
+        let template = |module: &RsyncdModule| {
+            let (settings, _) = self.judge(module);
+            let settings = settings.as_deref().unwrap_or(self.settings);
+            settings.policy(Some(&module.name)).snapshot_root
+        };
+        self.planned.get_or_init(|| PlannedRoots::of(self.conf, gets_snapshots, template))
     }
 
     fn writing(&self, module: &RsyncdModule, has_history: bool) -> WritingFacts {
@@ -229,7 +234,7 @@ impl<'a> Doctor<'a> {
         WritingFacts {
             module: escape(&module.name),
             only_reads,
-            by_users: by_users(module),
+            by_users: writing::by_users(module),
             users_place: module.place_of("auth users").to_string(),
             place: module.place_of("read only").to_string(),
             is_explicit: setting.is_some(),
@@ -347,7 +352,8 @@ impl<'a> Doctor<'a> {
             root: target.root_path.clone(),
         };
         let place = module.place_of("path").to_string();
-        roots::shared(self.planned(), &own, &place, &escape_path(&self.settings.policy_file))
+        let file = target.policy_file.as_ref().unwrap_or(&self.settings.policy_file);
+        roots::shared(self.planned(), &own, &place, &escape_path(file))
     }
 
     fn daemon_mounts(&self, target: &Target) -> Option<Finding> {
@@ -360,16 +366,6 @@ impl<'a> Doctor<'a> {
         };
         let (theirs, own) = self.mounts.get_or_init(read).as_ref()?;
         daemon::mount_findings(daemon, theirs, own, &target.module_path, &target.root_path)
-    }
-}
-
-/// The rules of `auth users` if they alone let no user write.
-fn by_users(module: &RsyncdModule) -> Vec<String> {
-    let is_writable = module.boolean("read only", true) == Some(false);
-    let as_module = |rule: &UserRule| rule.access == UserAccess::AsModule;
-    match !is_writable && auth_users::rules(module).any(|rule| as_module(&rule)) {
-        true => Vec::new(),
-        false => auth_users::rules(module).map(|rule| rule.shown()).collect(),
     }
 }
 

@@ -10,7 +10,6 @@ use crate::command::finding_id::FindingId;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
-use crate::config::settings::Settings;
 use crate::decide::name::SnapshotName;
 use crate::decide::path_index::PathIndex;
 use crate::decide::zone::Zone;
@@ -37,16 +36,16 @@ pub(crate) struct PlannedRoots {
 }
 
 impl PlannedRoots {
-    /// The roots of all writable modules that `gets_snapshots`.
+    /// The roots of all writable modules that `gets_snapshots`. `template`: the `snapshot_root` of
+    /// the policy.
     pub(crate) fn of(
-        settings: &Settings,
         conf: &RsyncdConf,
         gets_snapshots: impl Fn(&RsyncdModule) -> bool,
+        template: impl Fn(&RsyncdModule) -> Option<String>,
     ) -> Self {
         let planned = |module: &RsyncdModule| {
             let directory = module.path().ok()?;
-            let template = settings.policy(Some(&module.name)).snapshot_root;
-            let root = match template {
+            let root = match template(module) {
                 Some(template) => filled(&template, Some(&module.name)).ok()?,
                 None => parent_of(&directory).ok()?,
             };

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
+use crate::config::auth_users::{self, UserAccess, UserRule};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::module::target::Target;
 use crate::tell::escape::escape;
@@ -94,6 +95,16 @@ pub(crate) fn after_pushes(
         target.memory_files()
     );
     Finding::new(FindingId::ReadOnly, Severity::Critical, message)
+}
+
+/// The rules of `auth users` if they alone let no user write.
+pub(crate) fn by_users(module: &RsyncdModule) -> Vec<String> {
+    let is_writable = module.boolean("read only", true) == Some(false);
+    let as_module = |rule: &UserRule| rule.access == UserAccess::AsModule;
+    match !is_writable && auth_users::rules(module).any(|rule| as_module(&rule)) {
+        true => Vec::new(),
+        false => auth_users::rules(module).map(|rule| rule.shown()).collect(),
+    }
 }
 
 #[cfg(test)]

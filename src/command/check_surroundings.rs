@@ -1,0 +1,120 @@
+//! What `check` reads once for all modules, and what it tells of modules that it finds no directory
+//! of.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::command::age_findings;
+use crate::command::check_view::CheckedModuleView;
+use crate::command::doctor::Doctor;
+use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
+use crate::command::module_findings::unknown;
+use crate::command::writers::Writers;
+use crate::config::forbidden::offers_only_reading;
+use crate::config::rsyncd_conf::RsyncdConf;
+use crate::config::rsyncd_module::RsyncdModule;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::store::other_modules::OtherModules;
+use crate::system::clock::Clock;
+use crate::tell::PROGRAM;
+use crate::tell::escape::{escape, escape_path};
+
+/// What is read once for all modules that are checked.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) others: OtherModules,
+    /// None if rsyncd.conf cannot be read, or is not asked.
+    pub(crate) rsyncd: Option<RsyncdView<'a>>,
+    /// Whether the last pushes to some module have ended with status 23.
+    pub(crate) ended_with_23: Cell<bool>,
+    /// Whether the mistakes of the policy file are told besides.
+    pub(crate) tells_policy: bool,
+}
+
+/// What rsyncd.conf is asked about each module.
+pub(crate) struct RsyncdView<'a> {
+    pub(crate) writers: Writers<'a>,
+    pub(crate) doctor: Doctor<'a>,
+}
+
+impl<'a> Surroundings<'a> {
+    pub(crate) fn doctor(&self) -> Option<&Doctor<'a>> {
+        self.rsyncd.as_ref().map(|rsyncd| &rsyncd.doctor)
+    }
+
+    pub(crate) fn module(&self, name: &[u8]) -> Option<&'a RsyncdModule> {
+        self.rsyncd.as_ref().and_then(|rsyncd| rsyncd.writers.conf.module(name))
+    }
+
+    /// The module of a target. Another daemon may serve one of the same name.
+    pub(crate) fn module_of(&self, target: &Target) -> Option<&'a RsyncdModule> {
+        let module = self.module(target.name.as_deref()?);
+        module.filter(|module| module.may_be_at(&target.module_path))
+    }
+
+    /// The findings about the daemon and the modules as a whole, or only about the named one.
+    pub(crate) fn of_server(&self, named: Option<&OsStr>) -> Option<CheckedModuleView> {
+        let rsyncd = self.rsyncd.as_ref()?;
+        let is_asked =
+            |module: &&RsyncdModule| named.is_none_or(|named| named.as_bytes() == module.name);
+        let modules: Vec<&RsyncdModule> =
+            rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
+        let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
+        (!findings.is_empty()).then(|| CheckedModuleView::new("rsyncd.conf".to_string(), findings))
+    }
+}
+
+/// What rsyncd.conf alone shows about a module.
+pub(crate) fn of_section(
+    module: Option<&RsyncdModule>,
+    has_history: bool,
+    around: &Surroundings,
+) -> impl Iterator<Item = Finding> {
+    let found = module.zip(around.doctor());
+    found.into_iter().flat_map(move |(module, doctor)| doctor.of_section(module, has_history))
+}
+
+/// The findings about a module whose directory is not known until its first push.
+pub(crate) fn without_directory(
+    context: &Context,
+    module: &RsyncdModule,
+    why: &str,
+    around: &Surroundings,
+) -> Vec<Finding> {
+    let (settings, mut found) =
+        around.doctor().map_or((None, Vec::new()), |doctor| doctor.judge(module));
+    let settings = settings.as_deref().unwrap_or(&context.settings);
+    found.push(unknown(why));
+    found.extend(age_findings::never_pushed(settings, module, Clock::System.now()));
+    found
+}
+
+/// What is told if no module is known to run this program. The hook of one may be a script that
+/// does.
+pub(crate) fn without_modules(
+    context: &Context,
+    conf: &RsyncdConf,
+    around: &Surroundings,
+) -> Finding {
+    let file = escape_path(&context.settings.rsyncd_conf);
+    let may_concern = |module: &&RsyncdModule| {
+        let post = around.doctor().map(|doctor| doctor.hooks(module).post);
+        !offers_only_reading(module) && post.is_some_and(|post| post.may_be_ours())
+    };
+    match conf.modules.iter().find(may_concern) {
+        Some(module) => {
+            let message = format!(
+                "cannot tell whether a module in {file} gets snapshots: the post-xfer exec of {} \
+                 may run {PROGRAM} or not; after the first push this shows",
+                escape(&module.name)
+            );
+            Finding::new(FindingId::NoModule, Severity::Ok, message)
+        }
+        None => {
+            let message = format!("no module in {file} runs {PROGRAM} as its post-xfer exec");
+            Finding::new(FindingId::NoModule, Severity::Unknown, message)
+        }
+    }
+}
