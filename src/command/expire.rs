@@ -240,7 +240,7 @@ impl ExpireView {
                 Some(format!("{name} was retired before: {until}; `--now` removes it"))
             }
             ExpireOutcome::Removed => Some(format!("{name} {is} removed for good")),
-            ExpireOutcome::Stays => None,
+            ExpireOutcome::SetAside | ExpireOutcome::Stays => None,
         }
     }
 
@@ -266,6 +266,7 @@ fn word(outcome: ExpireOutcome) -> &'static str {
         ExpireOutcome::Retired => "retired",
         ExpireOutcome::WasRetired => "was-retired",
         ExpireOutcome::Removed => "removed",
+        ExpireOutcome::SetAside => "set-aside",
         ExpireOutcome::Stays => "stays",
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
@@ -13,7 +14,7 @@ use crate::module::target::Target;
 use crate::store::pinning::is_visible;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path, shell_word};
 
 /// The arguments of such a command: a module, then names of snapshots. The module may be left out
 /// if no other module has a snapshot of that name.
@@ -92,8 +93,14 @@ fn find<'a>(
             Err(error) => log::warn!("{label}: {error}"),
         }
     }
+    // A command reads names of snapshots; a path is accepted for the module alone.
+    let path = Path::new(name);
+    let in_module = path.is_absolute().then(|| path.parent().zip(path.file_name())).flatten();
+    let in_module =
+        in_module.filter(|(_, last)| SnapshotName::parse(last.as_bytes(), &Zone::utc()).is_some());
     let is_module = || context.configured_path(OsStr::from_bytes(name.as_bytes())).is_some();
     let nowhere = match module {
+        None if in_module.is_some() => in_module.map(by_module).unwrap_or_default(),
         Some(module) => format!("{} has no {what} {shown_name}", escape(module.as_bytes())),
         None if is_module() => format!("{shown_name} is a module: name one of its snapshots, too"),
         None => format!("no module has a {what} {shown_name}"),
@@ -109,6 +116,15 @@ fn find<'a>(
             labels.join(", ")
         ))),
     }
+}
+
+/// What to say of a snapshot that was named by its path.
+fn by_module((root, name): (&Path, &OsStr)) -> String {
+    format!(
+        "{} is the path of a snapshot: name its module, and then the snapshot, {}",
+        escape_path(&root.join(name)),
+        shell_word(name.as_bytes())
+    )
 }
 
 #[cfg(test)]

@@ -33,7 +33,10 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots) -> Result<Exit
         |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
     change(context, named, "pinned snapshot", is_pinned, |root, name| {
         pinning::unpin(root, name)?;
-        Ok(format!("{name} is no longer pinned: it stays as long as the policy keeps it"))
+        Ok(match pinning::is_visible(root, name)? {
+            true => format!("{name} is no longer pinned: it stays as long as the policy keeps it"),
+            false => format!("{name} is no longer pinned; there is no such snapshot any more"),
+        })
     })
 }
 

@@ -191,6 +191,13 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
             restored.munged_links
         );
     }
+    if restored.dropped_rights > 0 {
+        log::warn!(
+            "files without the set-user-ID or set-group-ID bits that they have in the snapshot, \
+             since they could not be given their owner: {}; restore them as root to keep both",
+            restored.dropped_rights
+        );
+    }
     if json {
         print_json(true, &[view])?;
     } else if !context.is_quiet() && !matches!(restored.run_error, Some(Error::InTheWay { .. })) {

@@ -30,6 +30,7 @@ pub(crate) struct RestoreView {
     linked: u64,
     reflinked: u64,
     munged_links: u64,
+    dropped_rights: u64,
     bytes: u64,
     verified: u64,
     conflict_count: u64,
@@ -82,6 +83,7 @@ impl RestoreView {
             linked: restored.linked,
             reflinked: restored.reflinked,
             munged_links: restored.munged_links,
+            dropped_rights: restored.dropped_rights,
             bytes: written.bytes,
             verified: restored.verified,
             conflict_count: written.conflicts.count,
@@ -138,8 +140,14 @@ impl RestoreView {
         }
         if self.conflict_count > 0 {
             text += &match self.conflict_count {
-                1 => "1 entry of the destination is in the way\n".to_string(),
-                number => format!("{number} entries of the destination are in the way\n"),
+                1 => "1 entry of the destination is in the way".to_string(),
+                number => format!("{number} entries of the destination are in the way"),
+            };
+            let is_overwritable = |one: &ConflictView| ["newer", "no-directory"].contains(&one.why);
+            let are_all_known = self.conflicts.len() as u64 == self.conflict_count;
+            text += match are_all_known && self.conflicts.iter().all(is_overwritable) {
+                true => "; --overwrite replaces what is there\n",
+                false => "; nothing is restored as long as they are there\n",
             };
         }
         if self.error_count > 0 && self.error_count == self.damage_count {

@@ -17,7 +17,7 @@ use crate::engine::responsiveness::ensure_responsive;
 use crate::module::context::Context;
 use crate::module::known_modules;
 use crate::module::target::Target;
-use crate::run::restore_source::snapshot_names;
+use crate::run::restore_source::{named_snapshot, snapshot_names};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::memory::path_of;
 use crate::store::root::SnapshotRoot;
@@ -235,7 +235,13 @@ fn of_any_module(context: &Context, word: &str) -> Result<ChosenSnapshot> {
 }
 
 fn pick(place: Place, wish: &SnapshotWish, shown: &str) -> Result<ChosenSnapshot> {
-    let names = place.names()?;
+    let names = match (place.names(), wish) {
+        (Err(error), SnapshotWish::Named(name)) if error.is_denied() => {
+            let named = named_snapshot(&place.root_path, name, &place.zone);
+            vec![named.ok_or(error)?]
+        }
+        (names, _) => names?,
+    };
     if let Some(name) = wish.choose(&names) {
         let Place { root_path, target, .. } = place;
         return Ok(ChosenSnapshot { root_path, name: name.clone(), target });

@@ -14,11 +14,11 @@ use crate::run::verify::commands;
 use crate::run::verify::repair::{self, Repaired};
 use crate::run::verify::verified::{AlteredPath, LackingSnapshot, Verified};
 use crate::system::clock::Clock;
-use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
+use crate::tell::{PROGRAM, counted};
 
 /// Verifies each module, after a repair if `repairs`. The exit status is a failure if any file is
 /// altered.
@@ -48,7 +48,7 @@ pub(crate) fn run(
         let is_damaged = verified.is_damaged();
         let view = VerifyView::new(target, &verified, repaired.as_ref());
         if !json {
-            print(&view.to_text(&target.label()))?;
+            print(&view.to_text(&target.label(), &target.argument()))?;
         }
         views.push(view);
         Ok(match (is_damaged, is_incomplete) {
@@ -97,23 +97,31 @@ struct RepairView {
 struct LostView {
     path: String,
     last_good_snapshot: Option<String>,
+    #[serde(skip)]
+    why: &'static str,
 }
 
 impl RepairView {
     fn new(repaired: &Repaired) -> Self {
-        let lost = repaired
-            .lost
-            .iter()
-            .map(|(path, good)| LostView { path: escape(path), last_good_snapshot: good.clone() });
+        let lost = repaired.lost.iter().map(|lost| LostView {
+            path: escape(&lost.path),
+            last_good_snapshot: lost.good.clone(),
+            why: match lost.differs_in_attributes {
+                true => ", since snapshots recorded different attributes of it, or too large ones",
+                false => "",
+            },
+        });
         RepairView { restored_files: repaired.restored, lost: lost.collect() }
     }
 
     fn to_text(&self, label: &str) -> String {
         let mut text = String::new();
-        for LostView { path, last_good_snapshot } in &self.lost {
+        for LostView { path, last_good_snapshot, why } in &self.lost {
             text += &match last_good_snapshot {
-                Some(good) => format!("{path}: not restored; {good} has an earlier file\n"),
-                None => format!("{path}: not restored, and no earlier snapshot has another file\n"),
+                Some(good) => format!("{path}: not restored{why}; {good} has an earlier file\n"),
+                None => {
+                    format!("{path}: not restored{why}; no earlier snapshot has another file\n")
+                }
             };
         }
         text + &format!("{label}: attributes of {} restored\n", files(self.restored_files))
@@ -165,7 +173,7 @@ impl VerifyView {
         }
     }
 
-    fn to_text(&self, label: &str) -> String {
+    fn to_text(&self, label: &str, argument: &str) -> String {
         let mut text =
             self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
         for LackingView { snapshot, lacks, entries, first } in &self.lacking {
@@ -178,10 +186,32 @@ impl VerifyView {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
         }
-        for line in std::iter::once(self.summary()).chain(self.notes()) {
+        let next = self.next_step(argument);
+        for line in std::iter::once(self.summary()).chain(self.notes()).chain(next) {
             text += &format!("{label}: {line}\n");
         }
         text
+    }
+
+    /// What to do about damage.
+    fn next_step(&self, module: &str) -> Option<String> {
+        let is_of_attributes = |one: &AlteredView| {
+            one.changes
+                .iter()
+                .all(|change| ["mode", "owner", "mtime", "xattr"].contains(&change.what))
+        };
+        let repair = match self.repaired.is_none() && self.altered.iter().any(is_of_attributes) {
+            true => {
+                format!("`{PROGRAM} verify {module} --repair-attributes` restores attributes; ")
+            }
+            false => String::new(),
+        };
+        (self.damaged_snapshots > 0).then(|| {
+            format!(
+                "expiry is paused: {repair}`{PROGRAM} release {module} --damage` accepts the files \
+                 as they are"
+            )
+        })
     }
 
     /// How many files were looked at, and how many of them are altered.

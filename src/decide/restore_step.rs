@@ -12,6 +12,8 @@ const REGULAR: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const BLOCK_DEVICE: u32 = 0o060_000;
+const SET_USER_ID: u32 = 0o4_000;
+const SET_GROUP_ID: u32 = 0o2_000;
 
 /// The state of an entry, as one call of the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +101,14 @@ impl EntryState {
         self.mode & KIND == LINK
     }
 
+    /// The mode of a copy with that owner. A regular file keeps the set-user-ID bit only with its
+    /// user, and the set-group-ID bit only with its group. In a directory, the latter only says
+    /// which group new files get.
+    pub fn mode_for(&self, uid: u32, gid: u32) -> u32 {
+        let is_lent = |bit, is_other: bool| if self.is_regular() && is_other { bit } else { 0 };
+        self.mode & !is_lent(SET_USER_ID, uid != self.uid) & !is_lent(SET_GROUP_ID, gid != self.gid)
+    }
+
     /// The first difference to the state of the entry at the destination. Content, targets of
     /// links and extended attributes are not part of a state.
     pub fn difference(&self, other: &EntryState, rights: OwnerRights) -> Option<EntryDifference> {
@@ -116,7 +126,7 @@ impl EntryState {
             Some(EntryDifference::Modified)
         } else if owner_differs {
             Some(EntryDifference::Owner)
-        } else if !self.is_link() && self.mode != other.mode {
+        } else if !self.is_link() && self.mode_for(other.uid, other.gid) != other.mode {
             Some(EntryDifference::Mode)
         } else {
             None
@@ -283,6 +293,16 @@ mod tests {
             assert_eq!(file.difference(&other, all), expected, "{other:?}");
         }
         assert_eq!(file.difference(&EntryState { uid: 9, gid: 9, ..file }, none), None);
+        let lending = EntryState { mode: 0o106_777, ..file };
+        for (uid, gid, mode) in
+            [(1, 2, 0o106_777), (9, 2, 0o102_777), (1, 9, 0o104_777), (9, 9, 0o100_777)]
+        {
+            assert_eq!(lending.mode_for(uid, gid), mode);
+            let copy = EntryState { mode, uid, gid, ..file };
+            assert_eq!(lending.difference(&copy, none), None);
+            let lent = lending.difference(&EntryState { mode: 0o106_777, ..copy }, none);
+            assert_eq!(lent, (mode != 0o106_777).then_some(EntryDifference::Mode));
+        }
         let link = EntryState { mode: LINK | 0o777, ..file };
         assert_eq!(link.difference(&EntryState { mode: LINK | 0o755, ..link }, all), None);
         let device = EntryState { mode: BLOCK_DEVICE | 0o600, ..file };

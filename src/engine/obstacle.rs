@@ -13,9 +13,9 @@ use crate::system::mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::escape::escape;
 
-/// A search examines at most so many entries. What remains of a tree that could not be removed is
+/// A search of what remains examines at most so many entries. What remains of a tree that could not be removed is
 /// little more than the obstacles and the directories above them.
-const MAX_ENTRIES: usize = 20_000;
+pub(crate) const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 200;
 
 /// What keeps the file or directory `name` in `parent` from being removed. The entry itself is
@@ -39,9 +39,14 @@ pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
 }
 
 /// All obstacles in the tree `name` in `parent`, which is at `path` (escaped), as far as a bounded
-/// search finds them. No mount is entered, and no server is asked.
-pub(crate) fn obstacles_in(parent: BorrowedFd, name: &CStr, path: &str) -> Obstacles {
-    let mut survey = ObstacleSearch { found: Vec::new(), left: MAX_ENTRIES };
+/// search of `max_entries` finds them. No mount is entered, and no server is asked.
+pub(crate) fn obstacles_in(
+    parent: BorrowedFd,
+    name: &CStr,
+    path: &str,
+    max_entries: usize,
+) -> Obstacles {
+    let mut survey = ObstacleSearch { found: Vec::new(), left: max_entries };
     survey.look_at(parent, name, path.to_string(), MAX_DEPTH);
     Obstacles::of_tree(path, survey.found)
 }

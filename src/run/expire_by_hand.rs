@@ -13,6 +13,7 @@ use crate::decide::expire_by_hand::{ExpireFacts, RetiredSnapshot, refusals};
 use crate::decide::grade::Grade;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::Pause;
+use crate::engine::obstacle::obstacles_in;
 use crate::engine::usage::{Usage, UsageTree, freed};
 use crate::run::disposal::grace_unnoted;
 use crate::run::request::Request;
@@ -27,7 +28,10 @@ use crate::store::pinning::is_visible;
 use crate::store::retire::{self, LeaseRule};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::store::unremovable;
+use crate::system::mounts::note_mounts_below;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 
 /// What the administrator asks for.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,8 @@ pub(crate) enum ExpireOutcome {
     /// It was retired before, and nothing was to be done.
     WasRetired,
     Removed,
+    /// Parts of it could not be removed, and are kept where `check` tells of them.
+    SetAside,
     /// The administrator pinned it or brought it back meanwhile, or a reader has begun; or it could
     /// not be moved.
     Stays,
@@ -163,7 +169,9 @@ pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Res
             one.name
         )
     });
-    let refusals: Vec<String> = refusals(&facts).into_iter().chain(gone).chain(doubled).collect();
+    let blocked = if order.now { blocked(root, &named)? } else { Vec::new() };
+    let refusals: Vec<String> =
+        refusals(&facts).into_iter().chain(gone).chain(doubled).chain(blocked).collect();
     match refusals.is_empty() {
         true => Ok(JudgedOrder { named, pause: decision.pause }),
         false => Err(Error::Usage(format!(
@@ -172,6 +180,26 @@ pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Res
             refusals.join("; ")
         ))),
     }
+}
+
+/// The named snapshots that cannot be removed as a whole, with what is in the way.
+fn blocked(root: &SnapshotRoot, named: &[NamedSnapshot]) -> Result<Vec<String>> {
+    let expired = if root.is_registered() { Some(root.subdir(Subdir::Expired)?) } else { None };
+    let mut blocked = Vec::new();
+    for NamedSnapshot { name, is_visible, is_retired, .. } in named {
+        let here = is_visible.then_some((root.directory(), root.path.as_path()));
+        let there = expired.as_ref().filter(|_| *is_retired).map(|expired| expired.dir());
+        let there = there.map(|dir| (dir.directory, dir.path));
+        for (parent, path) in here.into_iter().chain(there) {
+            let path = path.join(name);
+            note_mounts_below(&[&path]);
+            let obstacles = obstacles_in(parent, &c_name(name), &escape_path(&path), usize::MAX);
+            if !obstacles.is_empty() {
+                blocked.push(format!("{name} stays: {obstacles}"));
+            }
+        }
+    }
+    Ok(blocked)
 }
 
 /// Takes the lock of the root.
@@ -200,6 +228,7 @@ pub(crate) fn carry_out(
     };
     // A reader that came since keeps what it reads.
     let leases = LeaseRule::Hold(session.lease_terms());
+    let left_before = unremovable::names(root);
     // Counted now, while all of it is there.
     let usage = if order.now { would_free(root, judged, None)? } else { None };
     if order.now {
@@ -222,9 +251,12 @@ pub(crate) fn carry_out(
         report.errors.extend(retire::remove(root, &going, leases)?.errors);
     }
     let (state, retired) = (State::read(root.private())?, retire::retired(root)?);
+    let left: Vec<String> =
+        unremovable::names(root).into_iter().filter(|left| !left_before.contains(left)).collect();
     for NamedSnapshot { name, is_visible: was_visible, .. } in &judged.named {
         let outcome = match () {
             () if is_visible(root, name)? => ExpireOutcome::Stays,
+            () if left.iter().any(|left| is_left_of(name, left)) => ExpireOutcome::SetAside,
             () if !retired.contains(name) => ExpireOutcome::Removed,
             () if order.now => ExpireOutcome::Stays,
             () if *was_visible => ExpireOutcome::Retired,
@@ -241,6 +273,13 @@ pub(crate) fn carry_out(
     }
     report.freed = usage.filter(|_| is_done && report.errors.is_empty());
     Ok(report)
+}
+
+/// Whether `left` is the name of what was set aside of the snapshot `name`: the same, or with a
+/// number after it.
+fn is_left_of(name: &str, left: &str) -> bool {
+    let rest = left.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// What the removal of all of the named snapshots would free, up to `max_entries`.

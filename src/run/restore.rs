@@ -62,6 +62,8 @@ pub(crate) struct Restored {
     pub reflinked: u64,
     /// Symbolic links whose targets are as rsyncd stores them.
     pub munged_links: u64,
+    /// Files without the set-user-ID or set-group-ID bits that they have in the snapshot.
+    pub dropped_rights: u64,
     /// Entries that were compared after they were written.
     pub verified: u64,
     /// All that went wrong.
@@ -238,6 +240,7 @@ pub(crate) fn write(
         restored.written = tree.pass(Pass::Write(&mut writer), &mut |_, _| ());
         (restored.linked, restored.reflinked) = (writer.linked, writer.reflinked);
         restored.munged_links = writer.munged_links;
+        restored.dropped_rights = writer.dropped_rights;
         has_copied |= writer.has_copied;
     }
     restored.errors = std::mem::take(&mut restored.written.errors);

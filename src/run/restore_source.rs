@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::readlinkat;
-use nix::sys::stat::{SFlag, fstat};
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::decide::name::SnapshotName;
 use crate::decide::restore_paths::RestorePath;
@@ -36,7 +36,7 @@ impl SnapshotSource {
     pub(crate) fn open(root_path: &Path, name: &str) -> Result<Self> {
         let path = root_path.join(name);
         note_mounts_below(&[&path]);
-        let root = open_path(root_path)?;
+        let root = open_root(root_path)?;
         let top = open_directory(root.as_fd(), &c_name(name));
         let top = top.map_err(|cause| Error::io("open the directory", &path, cause))?;
         Ok(SnapshotSource { root_path: root_path.to_path_buf(), name: name.to_string(), root, top })
@@ -135,6 +135,26 @@ fn is_kind(mode: u32, kind: SFlag) -> bool {
 /// A name as the system calls take it.
 pub(crate) fn name_of(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| Error::Usage(format!("{} is no name", escape(bytes))))
+}
+
+/// The snapshot `name` in the directory at `root_path`, which need not be readable.
+pub(crate) fn named_snapshot(root_path: &Path, name: &str, zone: &Zone) -> Option<SnapshotName> {
+    let parsed = SnapshotName::parse(name.as_bytes(), zone)?;
+    let root = open_root(root_path).ok()?;
+    let stat = stat_entry(root.as_fd(), &c_name(name)).ok()?;
+    is_kind(stat.st_mode, SFlag::S_IFDIR).then_some(parsed)
+}
+
+/// Opens a directory in which names are looked up. An ordinary user may be let through a root and
+/// not be allowed to list it.
+fn open_root(path: &Path) -> Result<OwnedFd> {
+    match open_path(path) {
+        Err(error) if error.is_denied() => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            nix::fcntl::open(path, flags, Mode::empty()).map_err(|_| error)
+        }
+        answer => answer,
+    }
 }
 
 /// The snapshots in the directory at `root_path`, oldest first, by their names alone.

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::decide::obstacle::Obstacles;
-use crate::engine::obstacle::obstacles_in;
+use crate::engine::obstacle::{MAX_ENTRIES, obstacles_in};
 use crate::engine::remove::Remains;
 use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::inode_log::windows::LinkWindow;
@@ -55,7 +55,8 @@ fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obs
         match root.method().retire((from.directory, name), (dir.dir().directory, &c_name(&free))) {
             Ok(()) => {
                 let path = escape_path(&dir.dir().path.join(&free));
-                let obstacles = obstacles_in(dir.dir().directory, &c_name(&free), &path);
+                let obstacles =
+                    obstacles_in(dir.dir().directory, &c_name(&free), &path, MAX_ENTRIES);
                 return Ok((path, obstacles));
             }
             Err(nix::errno::Errno::EEXIST) => {}
@@ -77,7 +78,7 @@ pub(crate) fn names(root: &SnapshotRoot) -> Vec<String> {
 pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let path = escape_path(&dir.dir().path.join(name));
-    Ok(obstacles_in(dir.dir().directory, &c_name(name), &path))
+    Ok(obstacles_in(dir.dir().directory, &c_name(name), &path, MAX_ENTRIES))
 }
 
 /// Tries again to remove what was set aside; returns for each that remains what is in the way.
@@ -92,7 +93,7 @@ pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     let (_, remains) = root.method().remove(dir.dir(), &trees)?;
     let describe = |Remains { name, error }: Remains| {
         let path = escape_path(&path.join(OsStr::from_bytes(name.to_bytes())));
-        describe_cause(&obstacles_in(directory, &name, &path), &error)
+        describe_cause(&obstacles_in(directory, &name, &path, MAX_ENTRIES), &error)
     };
     Ok(remains.into_iter().map(describe).collect())
 }

@@ -12,7 +12,7 @@ use support::file_system::{FileSystem, Kind};
 use support::module::{Module, NAME, names_in};
 use support::run::{Run, tool};
 use support::time::wait_until;
-use support::{have, is_root, tree};
+use support::{fingerprint, have, is_root, tree};
 
 const POLICY: &str = "[defaults]\nkeep = { yearly = \"always\" }\nmin_age = \"0s\"\n\
                       time_zone = \"UTC\"\nlock_wait = \"20s\"\n";
@@ -327,14 +327,39 @@ fn what_cannot_be_moved_is_refused_with_the_command_that_helps() {
     module.run(&["expire", NAME, OLD[0], OLD[1]]).exits(&[2]).says("chattr -R -i");
     assert_eq!(module.snapshots().len(), 5);
     flag("-i");
-    // What is immutable further below is found as it is removed.
+    // What is immutable further below keeps it from being removed, not from being retired.
     let below = module.snapshot(OLD[1]).join("sub/old");
     Run::of(tool("chattr").arg("+i").arg(&below)).exits(&[0]);
-    let run = module.run(&["expire", NAME, OLD[1], "--now"]).exits(&[1]);
+    let before = fingerprint::of(&module.snapshot(OLD[1]));
+    let order = ["expire", NAME, OLD[0], OLD[1], "--now"];
+    let run =
+        module.run(&order).exits(&[2]).says("2021-01-01T00-00-00Z stays").says("chattr -R -i");
+    assert!(!run.stdout().contains("removed"), "{run}");
+    assert_eq!(module.snapshots().len(), 5);
+    fingerprint::assert_equal(&before, &fingerprint::of(&module.snapshot(OLD[1])), "all of it");
+    module.run(&["expire", NAME, OLD[1]]).exits(&[0]);
+    module.run(&["expire", NAME, OLD[1], "--now"]).exits(&[2]).says("expired/2021");
+    let run = module.run(&["rotate", NAME, "--purge"]).exits(&[4]);
     run.says("cannot be removed and was moved to");
     Run::of(tool("chattr").args(["-R", "-i"]).arg(module.private("unremovable"))).exits(&[0]);
     module.run(&["rotate", NAME, "--purge"]).exits(&[0]);
     module.run(&["check", NAME]).exits(&[0]);
+}
+
+#[test]
+fn a_mount_in_a_snapshot_keeps_all_of_it() {
+    if !support::may_mount() {
+        return;
+    }
+    let (module, _) = history();
+    let below = module.snapshot(OLD[1]).join("sub");
+    Run::of(tool("mount").args(["-t", "tmpfs", "none"]).arg(&below)).exits(&[0]);
+    let run = module.run(&["expire", NAME, OLD[1], "--now"]);
+    let names = names_in(&module.snapshot(OLD[1]));
+    Run::of(tool("umount").arg(&below)).exits(&[0]);
+    run.exits(&[2]).says("nothing was expired").says("umount");
+    assert_eq!(names, names_in(&module.snapshot(OLD[2])));
+    module.run(&["expire", NAME, OLD[1], "--now"]).exits(&[0]).says("is removed for good");
 }
 
 #[test]

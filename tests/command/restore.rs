@@ -474,6 +474,28 @@ fn a_full_disk_ends_the_restore_and_leaves_no_half_file() {
 }
 
 #[test]
+fn an_attribute_that_does_not_fit_costs_only_itself() {
+    let Some(small) = FileSystem::with(Kind::Ext4, 32, &["-b", "1024"]) else { return };
+    let module = Module::new();
+    for file in ["a", "b", "c"] {
+        tree::write(&module.latest.join(file), file);
+    }
+    if !tree::set_attribute(&module.latest.join("b"), "user.big", &[b'x'; 3_000]) {
+        skipped!("needs large extended attributes in {}", module.latest.display());
+        return;
+    }
+    let name = module.expect_snapshot();
+    let to = small.mount_point.join("new");
+    let run = restore(&module, &name, &to, &["--json"]).exits(&[1]).json();
+    assert_eq!((&run["made"], &run["error_count"]), (&3.into(), &1.into()), "{run}");
+    let error = run["errors"][0].as_str().expect("a text");
+    assert!(error.contains("new/b ") && error.contains("extended attributes differ"), "{error}");
+    for file in ["a", "b", "c"] {
+        assert_eq!(fs::read_to_string(to.join(file)).expect("a file"), file);
+    }
+}
+
+#[test]
 fn what_a_killed_restore_leaves_is_removed_by_the_next() {
     if !have(&["strace"]) {
         return;

@@ -144,6 +144,61 @@ fn an_ordinary_user_restores_what_may_be_read() {
     let text = fs::read_to_string(own.join("new/documents/letters/to you")).expect("a file");
     assert_eq!(text, "third\n");
     restore(&[]).exits(&[1]).says("closed").says("Permission denied");
+    // A root that may be passed and not listed.
+    tree::set_mode(&module.root, 0o711);
+    fs::remove_dir_all(own.join("new")).expect("removed");
+    let run = restore(&["documents", "read me"]);
+    assert!(matches!(run.code(), Some(0 | 4)), "{run}");
+    assert!(own.join("new/documents/letters/to you").exists());
+    let missing = module.root.join("2001-01-01T00-00-00Z");
+    let mut command = module.command_through(&setpriv, &["restore"]);
+    Run::of(command.arg(missing).arg("--to").arg(own.join("other"))).exits(&[1, 2]);
+}
+
+#[test]
+fn a_file_lends_no_rights_of_another_owner() {
+    if !is_root() || !have(&["setpriv"]) {
+        return;
+    }
+    let mut module = Module::new();
+    let lending = |name: &str, owner: u32, group: u32, mode: u32| {
+        let path = module.latest.join(name);
+        tree::write(&path, name);
+        std::os::unix::fs::chown(&path, Some(owner), Some(group)).expect("chown");
+        tree::set_mode(&path, mode);
+    };
+    lending("both", 1_234, 1_234, 0o6_755);
+    lending("own", NOBODY, NOBODY, 0o6_755);
+    lending("group", NOBODY, 1_234, 0o6_755);
+    fs::create_dir(module.latest.join("directory")).expect("a directory");
+    tree::set_mode(&module.latest.join("directory"), 0o2_755);
+    let name = module.expect_snapshot();
+    let program = module.directory.join("program");
+    copy_program(Path::new(BINARY), &program);
+    module.server.program = program;
+    tree::set_mode(&module.root, 0o755);
+    let own = module.directory.join("own");
+    fs::create_dir(&own).expect("a directory");
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).expect("chown");
+    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    for expected in ["2", "0"] {
+        let setpriv = ["setpriv", &user, &group, "--clear-groups"];
+        let mut command = module.command_through(&setpriv, &["restore", "--json"]);
+        command.arg(module.snapshot(&name)).arg("--to").arg(own.join("new"));
+        let run = Run::of(&mut command).exits(&[0, 4]);
+        assert_eq!(run.json()["dropped_rights"].to_string(), expected, "{run}");
+        assert_eq!(run.stderr().contains("set-user-ID"), expected == "2", "{run}");
+        let mode = |name: &str| {
+            let metadata = fs::metadata(own.join("new").join(name)).expect("a file");
+            std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7_777
+        };
+        assert_eq!([mode("both"), mode("own"), mode("group")], [0o755, 0o6_755, 0o4_755]);
+    }
+    // root gives each its owner.
+    let to = module.directory.join("restored");
+    let mut command = module.command(&["restore", "data", &name, "--to"]);
+    Run::of(command.arg(&to)).exits(&[0]);
+    exact::assert_same(&module.snapshot(&name), &to);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::copied::open_regular;
 use crate::engine::copy::{ContentCopy, copy_content};
-use crate::engine::restore::compare::EntrySide;
+use crate::engine::restore::compare::{EntrySide, state_of};
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{open_directory, rename_no_replace, stat_entry};
 
@@ -63,6 +63,8 @@ pub(crate) struct EntryWriter<'a> {
     pub has_copied: bool,
     /// Symbolic links with [`MUNGED`] before their targets.
     pub munged_links: u64,
+    /// Files that lost set-user-ID or set-group-ID bits.
+    pub dropped_rights: u64,
 }
 
 impl<'a> EntryWriter<'a> {
@@ -74,6 +76,7 @@ impl<'a> EntryWriter<'a> {
             reflinked: 0,
             has_copied: false,
             munged_links: 0,
+            dropped_rights: 0,
         }
     }
 
@@ -206,7 +209,23 @@ impl<'a> EntryWriter<'a> {
             ContentCopy::Reflink => self.reflinked += 1,
             ContentCopy::Bytes => self.has_copied = true,
         }
-        apply(AttributeSource { stat, xattrs: XattrSource::Of(original.as_fd()) }, copy.as_fd())
+        apply(AttributeSource { stat, xattrs: XattrSource::Of(original.as_fd()) }, copy.as_fd())?;
+        self.drop_foreign_rights(stat, &copy)
+    }
+
+    /// Takes the set-user-ID and set-group-ID bits from a copy whose owner could not be kept: with
+    /// them it would lend the rights of another user. No other user can reach it in the workshop.
+    fn drop_foreign_rights(&mut self, original: &FileStat, copy: &File) -> SysResult<()> {
+        let made = fstat(copy)?;
+        let mode = state_of(original).mode_for(made.st_uid, made.st_gid);
+        if mode == original.st_mode {
+            return Ok(());
+        }
+        fchmod(copy, Mode::from_bits_truncate(mode & 0o7777))?;
+        let times = TimeSpec::new(original.st_mtime, original.st_mtime_nsec);
+        futimens(copy, &TimeSpec::new(original.st_atime, original.st_atime_nsec), &times)?;
+        self.dropped_rights += 1;
+        Ok(())
     }
 
     /// Gives the entry that was made its name.
@@ -252,11 +271,20 @@ pub(crate) fn apply(original: AttributeSource, copy: BorrowedFd) -> SysResult<()
 }
 
 /// Whether the attributes were set, to the end of their order. False if the file system lacks some
-/// of them, or this process may not set them.
+/// of them, or room for one: ext4 calls that a lack of space, too. False as well if this process
+/// may not set them. On a full disk, the content of the next file ends the restore.
 fn tolerated(applied: SysResult<bool>) -> SysResult<bool> {
     match applied {
         Ok(_) => Ok(true),
-        Err(Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(false),
+        Err(
+            Errno::EPERM
+            | Errno::EACCES
+            | Errno::EOPNOTSUPP
+            | Errno::EINVAL
+            | Errno::ENOSPC
+            | Errno::E2BIG
+            | Errno::ERANGE,
+        ) => Ok(false),
         Err(cause) => Err(cause),
     }
 }

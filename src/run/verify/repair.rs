@@ -58,11 +58,20 @@ pub(crate) struct Repaired {
     pub restored: u64,
     /// Why inodes could not be restored.
     pub troubles: Vec<Error>,
-    /// Paths that are still altered, each with the newest earlier snapshot that has another file
-    /// there, if there is one.
-    pub lost: Vec<(Vec<u8>, Option<String>)>,
+    /// Paths that are still altered.
+    pub lost: Vec<LostFile>,
     /// The verification after the repair.
     pub after: Verified,
+}
+
+/// A path that could not be repaired.
+#[derive(Debug)]
+pub(crate) struct LostFile {
+    pub path: Vec<u8>,
+    /// The newest earlier snapshot that has another file there.
+    pub good: Option<String>,
+    /// Only attributes differ, so snapshots recorded different ones, or they are too large.
+    pub differs_in_attributes: bool,
 }
 
 /// Restores what can be restored, verifies again, and records the result in the state.
@@ -336,13 +345,13 @@ fn apply_xattrs(name: &InodeName, wanted: &BTreeMap<CString, Vec<u8>>) -> SysRes
     Ok(())
 }
 
-/// Paths that are still altered, with the newest earlier snapshot that has another file there.
+/// Paths that are still altered, each once.
 fn lost(
     target: &Target,
     root: &SnapshotRoot,
     now: DateTime<Utc>,
     after: &Verified,
-) -> Result<Vec<(Vec<u8>, Option<String>)>> {
+) -> Result<Vec<LostFile>> {
     let evidence = Evidence::open(target, root, now)?;
     let inode_in = |name: &str, path: &[u8]| {
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
@@ -357,5 +366,13 @@ fn lost(
         });
         other.next().map(|snapshot| snapshot.name.clone())
     };
-    Ok(after.altered.iter().map(|altered| (altered.path.clone(), good(altered))).collect())
+    let lost = |altered: &crate::run::verify::verified::AlteredPath| LostFile {
+        path: altered.path.clone(),
+        good: good(altered),
+        differs_in_attributes: altered.changes.iter().all(InodeChange::is_of_attributes),
+    };
+    let mut files: Vec<LostFile> = after.altered.iter().map(lost).collect();
+    // A file is altered in two ways where two snapshots recorded different attributes.
+    files.dedup_by(|one, other| one.path == other.path);
+    Ok(files)
 }
