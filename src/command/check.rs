@@ -14,7 +14,7 @@ use log::LevelFilter;
 use crate::command::check_surroundings::{
     RsyncdView, Surroundings, of_section, without_directory, without_modules,
 };
-use crate::command::check_view::{CheckView, CheckedModuleView};
+use crate::command::check_view::{CheckView, CheckedModuleView, POLICY};
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
 use crate::command::doctor::hooks::ReadHookArguments;
@@ -24,7 +24,7 @@ use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::full_commands::{with_module, with_options};
 use crate::command::module_findings::{
-    denied, former, last_attempt, last_failure, policy_trouble, without_repetition,
+    denied, former, last_attempt, last_failure, place_of_root, policy_trouble, without_repetition,
 };
 use crate::command::root_findings::RootSurroundings;
 use crate::command::writers::Writers;
@@ -74,8 +74,7 @@ pub(crate) fn run(
         }
     };
     let of_policy = config_findings::of_policy(&context.settings);
-    modules
-        .extend(of_policy.map(|findings| CheckedModuleView::new("policy".to_string(), findings)));
+    modules.extend(of_policy.map(|findings| CheckedModuleView::new(POLICY.to_string(), findings)));
     match (around.of_server(module), modules.first_mut().filter(|_| module.is_some())) {
         (Some(server), Some(named)) => named.add(server.findings),
         (server, _) => modules.extend(server),
@@ -104,7 +103,7 @@ fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<
                 .collect();
         }
         // A `check` of all modules reports this module in the same way.
-        Err(error) if error.is_not_found() && configured.is_some() => {
+        Err(error) if (error.is_not_found() || error.is_denied()) && configured.is_some() => {
             return vec![checked(escape(name), configured, Err(error), around)];
         }
         Err(error @ Error::NoAnswer { .. }) => {
@@ -309,7 +308,8 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
         }
         Err(error) => {
             let finding = denied(FindingId::Root, &error);
-            findings.push(finding.unwrap_or_else(|| critical(FindingId::Root, error.to_string())));
+            let text = || error.to_string() + &place_of_root(target, &error);
+            findings.push(finding.unwrap_or_else(|| critical(FindingId::Root, text())));
         }
     }
     if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {

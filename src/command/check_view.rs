@@ -53,6 +53,9 @@ impl CheckedModuleView {
     }
 }
 
+/// What the findings about the policy file itself stand under.
+pub(crate) const POLICY: &str = "policy";
+
 #[derive(Serialize)]
 pub(crate) struct CheckView {
     pub(crate) status: Severity,
@@ -68,7 +71,8 @@ impl CheckView {
     /// The text for a terminal or for monitoring.
     pub(crate) fn to_text(&self, with_details: bool) -> String {
         let mut modules: Vec<&CheckedModuleView> = self.modules.iter().collect();
-        modules.sort_by_key(|module| Reverse(module.status));
+        // A mistake of the policy is the cause of what modules suffer by it.
+        modules.sort_by_key(|module| (Reverse(module.status), module.module != POLICY));
         modules.iter().map(|module| module.to_text(with_details)).collect()
     }
 }

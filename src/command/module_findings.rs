@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
+use crate::config::policy_keys::SNAPSHOT_ROOT;
 use crate::module::target::Target;
 use crate::store::memory::RunKind;
 use crate::tell::error::Error;
@@ -89,4 +90,21 @@ pub(crate) fn last_failure(target: &Target) -> Vec<Finding> {
     });
     let warning = |text| Finding::new(FindingId::LastRun, Severity::Warning, text);
     failure.into_iter().chain(memory.warnings.into_iter().map(warning)).collect()
+}
+
+/// Where the policy has the `snapshot_root` that is refused; nothing if it has none.
+pub(crate) fn place_of_root(target: &Target, error: &Error) -> String {
+    let named = target.policy.snapshot_root.as_ref().zip(target.policy_file.as_deref());
+    let Some((_, file)) = named.filter(|_| matches!(error, Error::Root { .. })) else {
+        return String::new();
+    };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let has_key = |line: &str| line.trim_start().starts_with(SNAPSHOT_ROOT);
+    let lines: Vec<usize> =
+        text.lines().enumerate().filter(|(_, line)| has_key(line)).map(|(at, _)| at + 1).collect();
+    let line = match lines.as_slice() {
+        [line] => format!(":{line}"),
+        _ => String::new(),
+    };
+    format!(" (`{SNAPSHOT_ROOT}` is in {}{line})", escape_path(file))
 }

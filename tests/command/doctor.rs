@@ -461,6 +461,8 @@ fn a_root_that_cannot_hold_links_is_named_before_it_exists() {
     patient.module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", root.display()));
     let told = patient.is_told("root", "critical", "is on another file system than the module");
     assert!(!told.contains("chmod"), "{told}");
+    let place = format!("is in {}:2)", patient.module.policy.display());
+    assert!(told.contains("take `snapshot_root` out") && told.contains(&place), "{told}");
     assert!(!root.exists(), "check makes nothing");
     drop(mount);
     patient.works_at(&root);

@@ -187,6 +187,7 @@ fn what_an_ordinary_user_may_not_see_is_unknown() {
         assert!(!run.stdout().contains("CRITICAL"), "{run}");
     }
     tree::set_mode(&patient.module.root, 0o700);
+    as_user(&patient, 65534, &["check", "data"]).exits(&[3]).says("run `sudo ");
     let run = as_user(&patient, 65534, &["list"]);
     assert!(run.code() != Some(0) && !run.stderr().contains("remembers none"), "{run}");
 }
@@ -240,6 +241,11 @@ fn a_directory_that_is_only_shown_is_not_made_writable() {
     ));
     let told = patient.is_told("module-directory", "critical", "only offers files for reading");
     assert!(!told.contains("install -d") && !told.contains("read only = no"), "{told}");
+    // A snapshot that has expired, in a module that is read only by default.
+    let gone = patient.module.root.join("2020-01-01T00-00-00Z");
+    patient.write(&format!("{}{}", patient.good(), section(&patient, "restore", &gone, "")));
+    let told = patient.is_told("module-directory", "critical", "only offers files for reading");
+    assert!(!told.contains("install -d"), "{told}");
 }
 
 #[test]
@@ -267,6 +273,7 @@ fn the_keys_of_the_policy_are_listed_once() {
     let text = patient.module.run(&["check"]).exits(&[2]).stdout();
     assert_eq!(text.matches("the keys are").count(), 1, "{text}");
     assert_eq!(text.matches("nothing expires").count(), 3, "{text}");
+    assert!(text.starts_with("CRITICAL - policy: "), "the cause is the headline: {text}");
 }
 
 #[test]

@@ -425,6 +425,20 @@ mod tests {
             let message = found.map(|finding| finding.message).unwrap_or_default();
             assert!(message.contains(expected.unwrap_or_default()), "{message}");
         }
+        // Each directory that a unit names is a mount of its own, so it may name only one.
+        let snaps = Path::new("/srv/b/snaps");
+        let apart = format!(
+            "{protected}92 91 8:2 /b/l /srv/b/latest rw - ext4 /dev/b rw\n\
+             93 91 8:2 /b/s /srv/b/snaps rw - ext4 /dev/b rw\n"
+        );
+        let half = format!("{protected}92 91 8:2 /b/s /srv/b/snaps rw - ext4 /dev/b rw\n");
+        for (mounts, words) in [(&apart, "two mounts"), (&half, "sees /srv/b/latest read only")] {
+            let found = mount_findings(&daemon(0, ALL), mounts, own, module, snaps);
+            let message = found.map(|finding| finding.message).unwrap_or_default();
+            let remedy = "`ReadWritePaths=` alone, which takes back what the unit names, then \
+                          `ReadWritePaths=/srv/b`,";
+            assert!(message.contains(words) && message.contains(remedy), "{message}");
+        }
         // What this process sees read only as well is told otherwise.
         assert!(mount_findings(&daemon(0, ALL), protected, protected, module, root).is_none());
     }

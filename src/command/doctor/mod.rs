@@ -181,6 +181,7 @@ impl<'a> Doctor<'a> {
         let is_own = |parameter| module.setting(parameter).is_some_and(|setting| setting.is_own);
         let is_read_only = module.boolean("read only", true) == Some(true);
         let is_meant = module.setting("read only").is_some()
+            || self.shows_snapshots(module)
             || !is_own(POST_XFER) && module.ignored("read only").is_none();
         is_read_only && offers_only_reading(module) && is_meant
     }
@@ -191,6 +192,7 @@ impl<'a> Doctor<'a> {
         let facts = OwnerFacts {
             own: nix::unistd::geteuid().as_raw(),
             daemon: self.daemon().map(|daemon| daemon.uid),
+            conf: owner(&self.settings.rsyncd_conf),
             root: owner(&target.root_path),
             private: owner(&target.root_path.join(PRIVATE)),
         };

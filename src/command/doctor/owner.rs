@@ -7,6 +7,7 @@
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
+use crate::tell::escape::shell_word;
 
 /// Who has to do with a history.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) struct OwnerFacts {
     pub(crate) own: u32,
     /// The user that the running daemon has; none if no daemon is known.
     pub(crate) daemon: Option<u32>,
+    /// The owner of rsyncd.conf, who starts the daemon unless that is root.
+    pub(crate) conf: Option<u32>,
     /// The owner of the snapshot root, if that can be seen.
     pub(crate) root: Option<u32>,
     /// The owner of its `.rsyncd-snapshot`, if that can be seen.
@@ -24,14 +27,14 @@ pub(crate) struct OwnerFacts {
 /// The other user who alone can tell how the history is; none if this user can, or if the owner is
 /// a mistake.
 pub(crate) fn seen_by(facts: OwnerFacts) -> Option<u32> {
-    let OwnerFacts { own, daemon, root, private } = facts;
+    let OwnerFacts { own, daemon, conf, root, private } = facts;
     if own != 0 {
         return private.filter(|owner| *owner != own);
     }
     let user = root.filter(|owner| *owner != 0)?;
     let is_theirs = match daemon {
         Some(daemon) => daemon == user,
-        None => private == Some(user),
+        None => private.or(conf) == Some(user),
     };
     is_theirs.then_some(user)
 }
@@ -51,7 +54,10 @@ pub(crate) fn finding(facts: OwnerFacts, check: &str) -> Option<Finding> {
         ),
         _ => format!("this history belongs to user {user}, and this process is user {}", facts.own),
     };
-    let message = format!("cannot tell how the backups are: {why}; run `sudo -u '{name}' {check}`");
+    let message = format!(
+        "cannot tell how the backups are: {why}; run `sudo -u {} {check}`",
+        shell_word(name.as_bytes())
+    );
     Some(Finding::new(FindingId::Root, Severity::Unknown, message))
 }
 
@@ -74,12 +80,17 @@ mod tests {
             (root, None, Some(user), None, None),
             (root, None, Some(user), Some(root), None),
             (root, None, None, None, None),
+            (root, Some(root), Some(other), None, None),
             (user, Some(user), Some(user), Some(user), None),
             (user, None, None, None, None),
             (user, None, Some(root), Some(root), Some(root)),
         ] {
-            let facts = OwnerFacts { own, daemon, root: of_root, private: of_private };
+            let facts =
+                OwnerFacts { own, daemon, conf: Some(root), root: of_root, private: of_private };
             assert_eq!(seen_by(facts), expected, "{facts:?}");
         }
+        let theirs = OwnerFacts { conf: Some(user), root: Some(user), ..OwnerFacts::default() };
+        assert_eq!(seen_by(theirs), Some(user), "the first push is still to come");
+        assert_eq!(seen_by(OwnerFacts { daemon: Some(root), ..theirs }), None);
     }
 }
