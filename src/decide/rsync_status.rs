@@ -42,7 +42,7 @@ const MEANINGS: [(i32, &str); 24] = [
     (35, "timeout while connecting to the daemon"),
     (124, "the remote command failed"),
     (127, "the remote command was not found"),
-    (255, "rsyncd refused the connection before the transfer, and its log says why"),
+    (255, "often rsyncd refused the connection before the transfer; its log says why"),
 ];
 
 impl RsyncStatus {

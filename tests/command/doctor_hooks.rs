@@ -11,7 +11,7 @@ use std::path::Path;
 use support::daemon::Daemon;
 use support::run::copy_program;
 use support::time::wait_until;
-use support::{BINARY, tree};
+use support::{BINARY, have, is_root, tree};
 
 /// A directory whose name does not hold the program's, which would tell what its files are for.
 fn elsewhere() -> tempfile::TempDir {
@@ -176,4 +176,26 @@ fn scripts_as_hooks_before_the_first_push_are_no_unknown_state() {
     patient.write(&patient.good().replace(BINARY, &copied.display().to_string()));
     patient.works();
     wait_until("it is well", || patient.troubles().is_empty());
+}
+
+/// As with `ProtectProc=ptraceable` or `ProcSubset=pid` in the daemon's unit.
+#[test]
+fn a_daemon_that_hides_processes_from_its_hooks_is_critical() {
+    let Some(patient) = Patient::new() else { return };
+    if !is_root() || !have(&["unshare", "mount"]) {
+        return;
+    }
+    for (option, words) in
+        [("hidepid=ptraceable", "ProtectProc=default"), ("subset=pid", "ProcSubset=all")]
+    {
+        let wrapper = patient.module.directory.join("rsync-in-unit");
+        let inner = format!("mount -t proc -o {option} proc /proc && exec rsync \"$0\" \"$@\"");
+        let text = format!("#!/bin/sh\nexec unshare --mount sh -c '{inner}' \"$@\"\n");
+        fs::write(&wrapper, text).expect("it");
+        tree::set_mode(&wrapper, 0o755);
+        let daemon = Daemon::serve_by(&patient.module, wrapper.to_str().expect("text"));
+        patient.is_told("daemon", "critical", words);
+        drop(daemon);
+    }
+    patient.works();
 }

@@ -234,6 +234,30 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
     found
 }
 
+/// What the daemon's hooks need of `/proc` and cannot see: whether the processes of other pushes
+/// still run, and which boot of the machine this is. `mounts`: the mounts of the daemon.
+pub(crate) fn proc_finding(daemon: &DaemonFacts, mounts: &str) -> Option<Finding> {
+    let is_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
+    let (_, options) = mounts.lines().rfind(is_proc)?.split_once(" - proc ")?;
+    let has = |wanted: &str| options.split([' ', ',']).any(|option| option == wanted);
+    // The hook gives up most rights, so it may not trace even processes of its own user.
+    let hides_processes = has("hidepid=ptraceable") || has("hidepid=4");
+    let (option, setting) = match (hides_processes, has("subset=pid")) {
+        (true, _) => ("hidepid=ptraceable", "ProtectProc=default"),
+        (false, true) => ("subset=pid", "ProcSubset=all"),
+        (false, false) => return None,
+    };
+    let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
+    let message = format!(
+        "the rsync daemon (process {}) sees /proc with `{option}`, so its hooks cannot tell running \
+         pushes from dead ones, and every snapshot is partial: write `[Service]` and `{setting}` \
+         into /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`) and run \
+         `systemctl restart {unit}`",
+        daemon.pid
+    );
+    Some(Finding::new(FindingId::Daemon, Severity::Critical, message))
+}
+
 /// A mount that the daemon sees.
 struct DaemonMount<'a> {
     id: &'a str,
@@ -441,5 +465,28 @@ mod tests {
         }
         // What this process sees read only as well is told otherwise.
         assert!(mount_findings(&daemon(0, ALL), protected, protected, module, root).is_none());
+    }
+
+    #[test]
+    fn what_the_hooks_cannot_see_of_proc_is_named() {
+        let proc = |options: &str| {
+            format!(
+                "20 1 8:1 / / rw - ext4 /dev/a rw\n21 20 0:9 / /proc rw - proc proc {options}\n"
+            )
+        };
+        for (mounts, expected) in [
+            (proc("rw"), None),
+            (proc("rw,hidepid=invisible"), None),
+            (proc("rw,hidepid=2,gid=5"), None),
+            (proc("rw,hidepid=ptraceable"), Some("ProtectProc=default")),
+            (proc("rw,hidepid=4"), Some("ProtectProc=default")),
+            (proc("rw,subset=pid"), Some("ProcSubset=all")),
+            (proc("rw,subset=pid") + &proc("rw"), None),
+            ("20 1 8:1 / / rw - ext4 /dev/a rw\n".to_string(), None),
+        ] {
+            let found = proc_finding(&daemon(0, ALL), &mounts).map(|finding| finding.message);
+            assert_eq!(found.is_some(), expected.is_some(), "{mounts}");
+            assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
+        }
     }
 }

@@ -360,14 +360,21 @@ impl<'a> Doctor<'a> {
 
     fn daemon_mounts(&self, target: &Target) -> Option<Finding> {
         let daemon = self.daemon()?;
+        let (theirs, own) = self.mounts()?;
+        daemon::mount_findings(daemon, theirs, own, &target.module_path, &target.root_path)
+    }
+
+    /// The mounts of the daemon and of this process.
+    fn mounts(&self) -> Option<&(String, String)> {
         let read = || {
-            let theirs = self.prober.borrow_mut().as_mut()?.mounts_of(daemon.pid)?;
+            let theirs = self.prober.borrow_mut().as_mut()?.mounts_of(self.daemon()?.pid)?;
             let own = fs::read("/proc/self/mountinfo").ok()?;
             let text = |list: Vec<u8>| String::from_utf8_lossy(&list).into_owned();
             Some((text(theirs), text(own)))
         };
-        let (theirs, own) = self.mounts.get_or_init(read).as_ref()?;
-        daemon::mount_findings(daemon, theirs, own, &target.module_path, &target.root_path)
+        // The daemon is looked for with the prober, before it is borrowed here.
+        self.daemon()?;
+        self.mounts.get_or_init(read).as_ref()
     }
 }
 

@@ -40,7 +40,11 @@ impl Doctor<'_> {
             ended_with_23,
         };
         match self.daemon() {
-            Some(daemon) => found.extend(daemon::findings(daemon, modules)),
+            Some(daemon) => {
+                found.extend(daemon::findings(daemon, modules));
+                let mounts = self.mounts();
+                found.extend(mounts.and_then(|(mounts, _)| daemon::proc_finding(daemon, mounts)));
+            }
             None if modules.detach && daemon::is_started_per_connection() => {
                 found.push(daemon::per_connection_finding());
             }
