@@ -272,7 +272,7 @@ pub(crate) fn write(
     let is_steady = digests.iter().all(|digest| *digest == plan.digest);
     restored.errors.append(verified.errors);
     if !job.source.is_still_there() || restored.is_exact() && !is_steady {
-        restored.errors.note(Error::Unsteady { path: escape_path(&job.source.path()) });
+        restored.errors.note(Error::SnapshotChanged { path: escape_path(&job.source.path()) });
     }
     restored
 }

@@ -92,7 +92,7 @@ impl SnapshotSource {
         }
     }
 
-    /// Why `path` is not restored: `name` in the directory at hand is not what it should be.
+    /// Why `path` is not restored: `name` in the current directory is not what it should be.
     fn explain(
         &self,
         descent: &mut Descent,

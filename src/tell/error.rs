@@ -132,7 +132,7 @@ pub enum Error {
         "{path} is not as in the snapshot: {difference}; possible causes: another program changed \
          it, the file system cannot store it, this process may not set it, or the disk is faulty"
     )]
-    Restored {
+    NotAsInSnapshot {
         /// The entry at the destination, escaped.
         path: String,
         /// What differs.
@@ -143,7 +143,7 @@ pub enum Error {
         "{path} was changed or removed while it was read: another program works on the snapshot; \
          restore again"
     )]
-    Unsteady {
+    SnapshotChanged {
         /// The entry in the snapshot, escaped.
         path: String,
     },
@@ -338,8 +338,8 @@ impl Error {
             | Error::Newer { .. }
             | Error::Damaged { .. }
             | Error::SetAside { .. }
-            | Error::Restored { .. }
-            | Error::Unsteady { .. }
+            | Error::NotAsInSnapshot { .. }
+            | Error::SnapshotChanged { .. }
             | Error::AlteredInSnapshot { .. }
             | Error::OtherDamage { .. }
             | Error::Lacking { .. }

@@ -113,7 +113,7 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         self.outcome.errors.note(error);
     }
 
-    /// Notes the failure of `operation` on `name` in the directory at hand at the destination, or
+    /// Notes the failure of `operation` on `name` in the current directory of the destination, or
     /// on that directory, and that its counterpart in the snapshot, at `path`, is not restored.
     pub(crate) fn fail_at_target(
         &mut self,
@@ -145,10 +145,10 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         difference: EntryDifference,
     ) {
         let path = escape(&self.target_path(name).unwrap_or(path));
-        self.fail(Error::Restored { path, difference: difference.to_string() });
+        self.fail(Error::NotAsInSnapshot { path, difference: difference.to_string() });
     }
 
-    /// The path of `name` in the directory at hand at the destination, or of that directory.
+    /// The path of `name` in the current directory of the destination, or of that directory.
     pub(crate) fn target_path(&self, name: Option<&CStr>) -> Option<Vec<u8>> {
         self.destination.as_ref().filter(|_| !self.is_missing()).map(|it| it.path(name))
     }

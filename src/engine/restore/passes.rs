@@ -182,7 +182,7 @@ impl Visitor for PassWalk<'_, '_, '_, '_, '_> {
         }
         self.fail(match cause {
             Errno::ESTALE | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {
-                Error::Unsteady { path: escape(&descent.path(name)) }
+                Error::SnapshotChanged { path: escape(&descent.path(name)) }
             }
             cause => descent.error("read", name, cause),
         });
