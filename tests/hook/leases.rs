@@ -440,7 +440,7 @@ fn a_reader_gives_way_when_space_is_short() {
         run.says("2020-01-02T12-00-00Z is expired although user anna has been reading it since");
     assert_eq!(module.snapshots().len(), 3, "{run}");
     assert!(module.snapshots().contains(&"2020-01-01T00-00-00Z".to_string()), "{run}");
-    module.run(&["check", "data"]).exits(&[1]).says("although user anna reads it");
+    module.run(&["check", "data"]).exits(&[1]).says("although user anna has been reading it");
     let _ = sleep.kill();
     let _ = sleep.wait();
 }
@@ -474,7 +474,7 @@ fn a_lease_that_cannot_be_read_is_one_on_all_for_a_day() {
         fs::write(&file, text).expect("written");
         module.run(&["rotate", "data"]).exits(&[0, 4]);
         assert!(OLD.iter().all(|name| module.snapshots().contains(&name.to_string())), "{text}");
-        module.run(&["plan", "data"]).exits(&[0]).says("an unknown reader reads it");
+        module.run(&["plan", "data"]).exits(&[0]).says("an unknown reader has been reading it");
     }
     Run::of(tool("touch").args(["-d", "2 days ago"]).arg(&file)).exits(&[0]);
     module.run(&["rotate", "data"]).exits(&[0, 4]);
