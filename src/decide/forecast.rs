@@ -34,7 +34,7 @@ const MAX_SINGLE_PUSHES: u64 = 1_000;
 /// What will become of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
-    /// The policy no longer keeps it; only a guard can still hold it.
+    /// The policy no longer keeps it; only a pause or `max_expire` can.
     Due,
     /// It goes with the push at this time.
     At(DateTime<Utc>),

@@ -26,7 +26,7 @@ impl fmt::Display for SnapshotReader {
     }
 }
 
-/// What a lease is good for.
+/// What a lease does for its snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseStanding {
     /// Its snapshots are neither retired, nor recycled, nor removed.

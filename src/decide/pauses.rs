@@ -1,6 +1,6 @@
-//! What keeps rotation from carrying out its decision: pauses, and the cap on one run.
+//! What keeps rotation from carrying out its decision: pauses, readers, obstacles, and `max_expire`.
 //!
-//! Each guard can only turn "goes" into "stays". A pause holds until its cause is over or the
+//! Each of them can only turn "expires" into "stays". A pause lasts until its cause is over or the
 //! administrator ends it; snapshots are still taken meanwhile.
 
 use chrono::{DateTime, Utc};

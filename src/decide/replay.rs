@@ -1,8 +1,8 @@
 //! What a policy holds after a while of regular pushes, with no snapshot existing.
 //!
-//! Push by push, as it would really happen: each makes a complete snapshot and then rotates what
-//! is held by then. Only the guards that span several runs are left out (`max_expire`, pauses):
-//! they put off what goes, but do not change what is held in the end.
+//! Push by push, as it would really happen: each makes a complete snapshot and then rotates what is
+//! held by then. Only what spans several runs is left out (`max_expire`, pauses): that puts off
+//! what expires, but does not change what is held in the end.
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -1,4 +1,4 @@
-//! What the policy keeps, before guards and caps are applied: slots, floors, pins, partial
+//! What the policy alone keeps, before pauses and `max_expire`: slots, floors, pins, partial
 //! snapshots.
 
 use chrono::{DateTime, Utc};
@@ -11,8 +11,8 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict, keep};
 
-/// The decision before guards and caps; the laws of rotation that the tests check hold for this
-/// one.
+/// The decision before pauses and `max_expire`; the laws of rotation that the tests check hold for
+/// this one.
 pub fn decide_before_guards(
     snapshots: &[Snapshot],
     policy: &Policy,

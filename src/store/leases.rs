@@ -139,7 +139,7 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// Takes a lease on visible snapshots for this process. `reader` says who reads them, escaped,
-    /// so that "`reader` reads it" is a sentence.
+    /// so that "`reader` has been reading it" is a sentence.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if one of them is not there; or if the lease cannot be written, as on a
