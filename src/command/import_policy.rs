@@ -134,9 +134,9 @@ impl<'a> PolicyDocument<'a> {
                 self.write_remote(section, host, directory)
             }
             SectionLocation::Relative => {
-                let todo = "TODO: this is not an absolute path, so which directory it is depends on \
-                    where rotate-backups was started. Give this table the name of the module that \
-                    has its directory in it.";
+                let todo = "TODO: this is not an absolute path, so which directory it is depends \
+                    on where rotate-backups was started. Give this table the name of the module \
+                    that has its directory in it.";
                 self.write_suggested(&section.name, &section.table, todo);
             }
             SectionLocation::Directory(directory) => {

@@ -44,8 +44,8 @@ pub(crate) fn long_run(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String
         began(text).is_some_and(|since| now - since > LONG_RUN)
     })?;
     Some(format!(
-        "a run has held the lock for more than {}: {text}; no other run can begin. It may \
-         wait for a disk or a server that does not answer, or have much to do: look at that process",
+        "a run has held the lock for more than {}: {text}; no other run can begin. It may wait \
+         for a disk or a server that does not answer, or have much to do: look at that process",
         roughly(LONG_RUN)
     ))
 }

@@ -7,8 +7,8 @@ use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
 /// The snapshots that may go for want of space although the policy, or a reader, keeps them. First
 /// come those that only a reader keeps: a client that reads must not cost snapshots that the policy
 /// keeps. Then come partial ones, then those that stand for the fewest frequencies, and of these
-/// the oldest. A snapshot that is kept for any other reason (the newest, `min_keep`, `min_age`, a pin,
-/// a date in the future, an unreadable record) is not among them.
+/// the oldest. A snapshot that is kept for any other reason (the newest, `min_keep`, `min_age`, a
+/// pin, a date in the future, an unreadable record) is not among them.
 pub fn free_space_candidates(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
     let is_partial = |verdict: &SnapshotVerdict| {
         let gives_way = |reason: &SnapshotReason| {

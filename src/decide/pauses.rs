@@ -1,4 +1,4 @@
-//! What keeps rotation from carrying out its decision: pauses, readers, obstacles, and `max_expire`.
+//! What keeps rotation from carrying out its decision: pauses, readers, obstacles, `max_expire`.
 //!
 //! Each of them can only turn "expires" into "stays". A pause lasts until its cause is over or the
 //! administrator ends it; snapshots are still taken meanwhile.

@@ -2,8 +2,8 @@
 //! modules, for which there is `--in-place`.
 //!
 //! The program's own records may be lost, so names decide too: a root may be known from the command
-//! line or from `rsyncd.conf` alone. A directory can be reached by several paths, since a bind mount
-//! shows it under another one; each of them is judged.
+//! line or from `rsyncd.conf` alone. A directory can be reached by several paths, since a bind
+//! mount shows it under another one; each of them is judged.
 
 use std::path::{Path, PathBuf};
 

@@ -13,8 +13,8 @@ use crate::system::mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::escape::escape;
 
-/// A search of what remains examines at most so many entries. What remains of a tree that could not be removed is
-/// little more than the obstacles and the directories above them.
+/// A search of what remains examines at most so many entries. What remains of a tree that could not
+/// be removed is little more than the obstacles and the directories above them.
 pub(crate) const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 200;
 

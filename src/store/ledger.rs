@@ -9,8 +9,8 @@
 //! The entry of a push is on disk before rsync writes anything, so after a crash of the machine it
 //! shows that the module is torn. A crash while the entry is being synced may leave an empty file,
 //! which counts as none: its push was not let in. No other change needs to be durable: an entry
-//! that a crash brings back is of an earlier boot, and such a push never counts as good, because its
-//! data may not have been synced.
+//! that a crash brings back is of an earlier boot, and such a push never counts as good, because
+//! its data may not have been synced.
 
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;

@@ -8,9 +8,9 @@
 //! lock, after the pins were read once more.
 //!
 //! *Remove*: read the leases → rename into staging → fsync of both → remove the record → unlink
-//! entry by entry. The tree that is being removed is no longer in `expired/`, so no command can bring
-//! half of it back, and the next run cleans up after a run that is killed. The record goes before
-//! the tree does, so a record without a tree is never that of a snapshot which this program
+//! entry by entry. The tree that is being removed is no longer in `expired/`, so no command can
+//! bring half of it back, and the next run cleans up after a run that is killed. The record goes
+//! before the tree does, so a record without a tree is never that of a snapshot which this program
 //! removed.
 //!
 //! Between the two steps lies the `grace` of the policy. A program that reads a snapshot without a

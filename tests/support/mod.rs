@@ -95,8 +95,9 @@ pub(crate) fn is_full_sweep() -> bool {
     by_sweep(false, false, true)
 }
 
-/// How much a test tries: the first by default, so that `cargo test` takes a few minutes, the second
-/// with `RSYNCD_SNAPSHOT_SWEEP=usual` as in `tests/run`, the third with `RSYNCD_SNAPSHOT_SWEEP=full`.
+/// How much a test tries: the first by default, so that `cargo test` takes a few minutes, the
+/// second with `RSYNCD_SNAPSHOT_SWEEP=usual` as in `tests/run`, the third with
+/// `RSYNCD_SNAPSHOT_SWEEP=full`.
 pub(crate) fn by_sweep<T>(quick: T, usual: T, full: T) -> T {
     match std::env::var("RSYNCD_SNAPSHOT_SWEEP").as_deref() {
         Ok("full") => full,
