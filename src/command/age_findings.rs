@@ -88,7 +88,7 @@ impl<'a> Ages<'a> {
                 FindingId::PushAge,
                 Severity::Critical,
                 format!(
-                    "no good push has ever come, though one could for {}, more than max_age \
+                    "no good push has ever come in the {} since one was expected; max_age is \
                      {max_age}{failed}: {}",
                     roughly(age),
                     self.look_at_client()
@@ -101,8 +101,9 @@ impl<'a> Ages<'a> {
     fn look_at_client(&self) -> String {
         let filled = self.target.command("snapshot", "--status 0");
         format!(
-            "does the client run its backup, and what does that say? {} shows refused connections; \
-             if no daemon fills the module, end the job that does with `{filled}`",
+            "look on the client whether its backup job runs, and at its output; {} shows refused \
+             connections; if a job without a daemon fills the module, let `{filled}` be its last \
+             command",
             self.log()
         )
     }
@@ -134,8 +135,8 @@ impl<'a> Ages<'a> {
                 FindingId::PushAge,
                 severity(level),
                 format!(
-                    "client {label}: the last good push ended {} ago, {}{failed}: does {label} run \
-                     its backup, and what does that say? {} shows refused connections",
+                    "client {label}: the last good push ended {} ago, {}{failed}: look there \
+                     whether its backup job runs, and at its output; {} shows refused connections",
                     roughly(age),
                     more_than(level, max_age),
                     self.log()
@@ -145,8 +146,8 @@ impl<'a> Ages<'a> {
                 FindingId::PushAge,
                 Severity::Critical,
                 format!(
-                    "client {label}: no good push has ever come, though one could for {}, more \
-                     than max_age {max_age}{failed}: {}",
+                    "client {label}: no good push has ever come in the {} since one was expected; \
+                     max_age is {max_age}{failed}: {}",
                     roughly(age),
                     self.known_clients()
                 ),
@@ -160,8 +161,8 @@ impl<'a> Ages<'a> {
             self.history.clients.iter().map(|client| client.who.label()).collect();
         let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
         format!(
-            "is its name in the policy one of its user, host name or address? Clients that have \
-             pushed: {known}; {} shows refused connections",
+            "the policy names a client by its user, host name or address: is the name right? \
+             Clients that have pushed: {known}; {} shows refused connections",
             self.log()
         )
     }
@@ -257,7 +258,7 @@ impl<'a> Ages<'a> {
         };
         let age = self.now - newest.snapshot().verified_until;
         let mut text = format!(
-            "{}, the newest complete one was current {} ago",
+            "{}; the newest complete one equalled the module {} ago",
             counted(self.list.items.len(), "snapshot"),
             roughly(age)
         );
@@ -296,8 +297,9 @@ pub(crate) fn never_pushed(
     };
     let PushAge::Never(age) = push_age(&facts) else { return None };
     let message = format!(
-        "no good push has ever come, though one could for {}, more than max_age {max_age}: does the \
-         client run its backup, and what does that say? {} shows refused connections",
+        "no good push has ever come in the {} since one was expected; max_age is {max_age}: look \
+         on the client whether its backup job runs, and at its output; {} shows refused \
+         connections",
         roughly(age),
         log_of(Some(module))
     );

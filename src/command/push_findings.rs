@@ -124,8 +124,8 @@ pub(crate) fn pushes_without_snapshot(
             accept(PARTIAL_TRANSFER)
         ),
         (&PARTIAL_TRANSFER, _) => format!(
-            "the client's output names the files that it could not read, and {log} those that could \
-             not be written here; mend that, or if they may be missing, exclude them on the \
+            "the client's output names the files that it could not read, and {log} those that \
+             could not be written here; mend that, or if they may be missing, exclude them on the \
              client, or {}",
             accept(PARTIAL_TRANSFER)
         ),

@@ -194,8 +194,8 @@ pub(crate) fn chroot_finding(module: &RsyncdModule) -> Option<Finding> {
     let inner = OsStr::from_bytes(path[at + 2..].trim_ascii_start());
     if at == 0 {
         let message = format!(
-            "{}: the path begins with `/./`, so rsync turns every connection away unless the daemon \
-             was started in the directory /; write `path = {}`",
+            "{}: the path begins with `/./`, so rsync turns every connection away unless the \
+             daemon was started in the directory /; write `path = {}`",
             module.place_of("path"),
             escape(&path[at + 2..])
         );

@@ -1,5 +1,5 @@
-//! What `check` finds in `hosts allow` and `hosts deny`: addresses of the examples, names that do not
-//! resolve, words that stand for no client, and rules that let no client in.
+//! What `check` finds in `hosts allow` and `hosts deny`: addresses of the examples, names that do
+//! not resolve, words that stand for no client, and rules that let no client in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};

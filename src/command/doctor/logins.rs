@@ -151,8 +151,8 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
                 facts.users_place
             ),
             false => format!(
-                "{}: {path} has no line for any user like {who} of `auth users`, so none of them \
-                 can log in; add a line USER:PASSWORD, or take that out",
+                "{}: {path} has no line for a user that matches {who} in `auth users`, so no \
+                 such user can log in; add a line USER:PASSWORD, or take {who} out",
                 facts.users_place
             ),
         };

@@ -111,7 +111,8 @@ pub(crate) fn shared(
     } else {
         format!(
             "{place}: the snapshots of the modules '{name}' and '{others}' would both be in {}, \
-             which holds those of one module only; give one of them a place of its own, as with \
+             and a root holds the snapshots of one module only; give one of them a root of its \
+             own, as with \
              `[module.{}]` and `snapshot_root = \"{}.snapshots\"` in {policy_file}, or let each \
              `path` have a parent directory of its own",
             escape_path(&own.root),

@@ -68,8 +68,8 @@ fn ignored_lines(modules: &[&RsyncdModule]) -> Vec<Finding> {
         let (name, value) = (escape(&line.name), escape(&line.value));
         let text = match line.because {
             IgnoredBecause::NoBoolean => format!(
-                "rsync ignores `{name} = {value}`, which is neither yes nor no; write yes or no \
-                 alone (a comment needs its own line)"
+                "rsync ignores `{name} = {value}`, which is neither yes nor no; write only yes \
+                 or no (a comment needs its own line)"
             ),
             IgnoredBecause::Global => format!(
                 "rsync ignores `{name}` in the section of a module; move it above the first module"
@@ -119,7 +119,8 @@ fn trailing_comments(hooked: &[&RsyncdModule]) -> Vec<Finding> {
         }
         let comment = escape(&setting.value[at + 1..]);
         let message = format!(
-            "{}: rsync takes `{comment}` for a part of `{parameter}`; write it on a line of its own",
+            "{}: rsync takes `{comment}` for a part of `{parameter}`; write it on a line of its \
+             own",
             setting.place
         );
         seen.insert(setting.place.to_string())
@@ -150,8 +151,8 @@ fn without_timeout(hooked: &[&RsyncdModule]) -> Option<Finding> {
     };
     (!without.is_empty()).then(|| {
         let message = format!(
-            "no `timeout` is set for {named}{more}: a client that falls asleep in a push holds its \
-             module for ever; `timeout = 600` above the first module ends that"
+            "no `timeout` is set for {named}{more}: a client that stops answering in a push blocks \
+             its module for ever; set `timeout = 600` above the first module"
         );
         Finding::new(FindingId::Timeout, Severity::Ok, message)
     })
