@@ -112,6 +112,10 @@ impl Target {
     /// Its name or path as an argument of a command, quoted for a shell.
     pub fn argument(&self) -> String {
         match &self.name {
+            // Such a name would be taken for an option or a path.
+            Some(name) if name.starts_with(b"-") || name.starts_with(b"/") => {
+                shell_path(&self.module_path)
+            }
             Some(name) if !self.has_ambiguous_name => shell_word(name),
             _ => shell_path(&self.module_path),
         }

@@ -185,17 +185,27 @@ fn a_daemon_that_hides_processes_from_its_hooks_is_critical() {
     if !is_root() || !have(&["unshare", "mount"]) {
         return;
     }
-    for (option, words) in
-        [("hidepid=ptraceable", "ProtectProc=default"), ("subset=pid", "ProcSubset=all")]
-    {
-        let wrapper = patient.module.directory.join("rsync-in-unit");
+    let wrapper = patient.module.directory.join("rsync-in-unit");
+    let mount = |option: &str| {
         let inner = format!("mount -t proc -o {option} proc /proc && exec rsync \"$0\" \"$@\"");
         let text = format!("#!/bin/sh\nexec unshare --mount sh -c '{inner}' \"$@\"\n");
         fs::write(&wrapper, text).expect("it");
         tree::set_mode(&wrapper, 0o755);
-        let daemon = Daemon::serve_by(&patient.module, wrapper.to_str().expect("text"));
+        Daemon::serve_by(&patient.module, wrapper.to_str().expect("text"))
+    };
+    for (option, words) in [
+        ("hidepid=ptraceable", "ProtectProc=default"),
+        ("hidepid=invisible,gid=5", "ProtectProc=default"),
+        ("subset=pid", "ProcSubset=all"),
+    ] {
+        let daemon = mount(option);
         patient.is_told("daemon", "critical", words);
         drop(daemon);
     }
-    patient.works();
+    // As with `ProtectProc=invisible`, root's hooks see all.
+    let daemon = mount("hidepid=invisible");
+    patient.is_well();
+    patient.push_as(&daemon, "").exits(&[0]);
+    patient.await_snapshot(&daemon, &patient.module.root, 1);
+    patient.is_well();
 }

@@ -107,9 +107,15 @@ fn a_restore_module_without_hooks_is_told_the_lines() {
 
 #[test]
 fn a_command_in_a_message_works_as_it_is_printed() {
+    // A name that could be an option stands for its directory.
+    ["data", "-data", "a b"].into_iter().for_each(a_command_works_as_it_is_printed);
+}
+
+fn a_command_works_as_it_is_printed(name: &str) {
     let Some(patient) = Patient::new() else { return };
+    patient.write(&patient.good().replace("[data]", &format!("[{name}]")));
     let daemon = Daemon::serve(&patient.module);
-    patient.push_as(&daemon, "").exits(&[0]);
+    daemon.push(&patient.source, name, &[]).exits(&[0]);
     patient.await_snapshot(&daemon, &patient.module.root, 1);
     let mut state = patient.module.state();
     let mark = "since = \"2026-11-22T19:08:31Z\"\nstatus = 12\n";

@@ -26,6 +26,8 @@ pub(crate) struct DaemonFacts {
     pub(crate) unit: Option<String>,
     /// Whether rsyncd was told to run no hooks.
     pub(crate) runs_no_hooks: bool,
+    /// The groups that it has.
+    pub(crate) groups: Vec<u32>,
     /// The settings on its command line that go before those of rsyncd.conf, escaped.
     pub(crate) overrides: Vec<String>,
 }
@@ -76,6 +78,7 @@ pub(crate) fn find(
     Some(DaemonFacts {
         pid: *pid,
         uid: field(status, "Uid")?.parse().ok()?,
+        groups: ["Gid", "Groups"].iter().flat_map(|name| numbers(status, name)).collect(),
         capabilities: u64::from_str_radix(field(status, "CapEff")?, 16).ok()?,
         unit: unit_of(&cgroup),
         runs_no_hooks: prober.and_then(|prober| prober.runs_no_hooks(*pid)) == Some(true),
@@ -88,10 +91,19 @@ fn status_of(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&status).into_owned())
 }
 
-/// The first word of a line of `/proc/PID/status`.
+/// The words of a line of `/proc/PID/status`.
+fn words<'a>(status: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.into_iter().flat_map(str::split_whitespace)
+}
+
+/// The first word of such a line.
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    value.split_whitespace().next()
+    words(status, name).next()
+}
+
+fn numbers(status: &str, name: &str) -> Vec<u32> {
+    words(status, name).filter_map(|word| word.parse().ok()).collect()
 }
 
 fn command_line(pid: u32) -> Vec<u8> {
@@ -239,13 +251,24 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
 pub(crate) fn proc_finding(daemon: &DaemonFacts, mounts: &str) -> Option<Finding> {
     let is_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
     let (_, options) = mounts.lines().rfind(is_proc)?.split_once(" - proc ")?;
-    let has = |wanted: &str| options.split([' ', ',']).any(|option| option == wanted);
-    // The hook gives up most rights, so it may not trace even processes of its own user.
-    let hides_processes = has("hidepid=ptraceable") || has("hidepid=4");
-    let (option, setting) = match (hides_processes, has("subset=pid")) {
-        (true, _) => ("hidepid=ptraceable", "ProtectProc=default"),
-        (false, true) => ("subset=pid", "ProcSubset=all"),
-        (false, false) => return None,
+    let mut options = options.split([' ', ',']);
+    let value = |name: &str| options.clone().find_map(|option| option.strip_prefix(name));
+    // The hook gives up most rights, so it may not trace even processes of its own user. But one of
+    // the mount's group sees all, and that is root's group unless the mount says otherwise.
+    let hidden = value("hidepid=").filter(|hidden| match *hidden {
+        "0" | "off" => false,
+        "4" | "ptraceable" => true,
+        _ => {
+            let group = value("gid=").and_then(|group| group.parse().ok()).unwrap_or(0);
+            !daemon.groups.contains(&group)
+        }
+    });
+    let (option, setting) = match hidden {
+        Some(hidden) => (format!("hidepid={hidden}"), "ProtectProc=default"),
+        None if options.any(|option| option == "subset=pid") => {
+            ("subset=pid".to_string(), "ProcSubset=all")
+        }
+        None => return None,
     };
     let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
     let message = format!(
@@ -361,6 +384,7 @@ mod tests {
             capabilities,
             unit: None,
             runs_no_hooks: false,
+            groups: vec![0],
             overrides: Vec::new(),
         }
     }
@@ -477,7 +501,10 @@ mod tests {
         for (mounts, expected) in [
             (proc("rw"), None),
             (proc("rw,hidepid=invisible"), None),
-            (proc("rw,hidepid=2,gid=5"), None),
+            (proc("rw,hidepid=2,gid=0"), None),
+            (proc("rw,hidepid=off,gid=5"), None),
+            (proc("rw,hidepid=2,gid=5"), Some("hidepid=2")),
+            (proc("rw,gid=5,hidepid=invisible"), Some("ProtectProc=default")),
             (proc("rw,hidepid=ptraceable"), Some("ProtectProc=default")),
             (proc("rw,hidepid=4"), Some("ProtectProc=default")),
             (proc("rw,subset=pid"), Some("ProcSubset=all")),
