@@ -34,7 +34,8 @@ use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::PolicySource;
 use crate::module::context::Context;
-use crate::module::known_modules::{self, KnownModule};
+use crate::module::known_modules::{self, KnownModule, Needs};
+use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::system::process_io;
 use crate::tell::error::Error;
@@ -95,7 +96,7 @@ pub(crate) fn run(
 fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<CheckedModuleView> {
     let name = module.as_bytes();
     let configured = around.module(name);
-    let refused = match known_modules::named(&context.settings, module) {
+    let refused = match named(&context.settings, module, Needs::Itself) {
         Ok(found) => {
             return found
                 .into_iter()
@@ -208,7 +209,7 @@ fn check_all(
             }
         }
     }
-    for found in known_modules::beyond_conf(&context.settings, conf) {
+    for found in known_modules::beyond_conf(&context.settings, conf, Needs::Directory) {
         match found {
             KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
                 modules.push(checked(label, None, target, around));

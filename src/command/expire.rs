@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::command::freed_space::USUAL_MAX_ENTRIES;
 use crate::command::list_view::rfc3339;
-use crate::command::named_snapshots::{ModuleAndSnapshots, find_all};
+use crate::command::named_snapshots::{ModuleAndSnapshots, by_names, find_all, visible};
+use crate::command::pin::retired;
 use crate::command::{print_done, print_json};
 use crate::decide::free_space::bytes_text;
 use crate::decide::snapshot_reason::Pause;
@@ -21,8 +22,6 @@ use crate::run::expire_by_hand::{
 use crate::run::order::release_or_serve;
 use crate::run::request::Request;
 use crate::run::session::Session;
-use crate::run::vanished::retired_names;
-use crate::store::pinning::is_visible;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::system::priority::lower_priority;
@@ -39,9 +38,15 @@ pub(crate) struct ExpireOptions {
 }
 
 /// The names that belong to one module.
-struct NamesOfModule<'a> {
+struct NamesOfModule {
     target: Target,
-    names: Vec<&'a str>,
+    names: Vec<String>,
+}
+
+impl NamesOfModule {
+    fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
+    }
 }
 
 /// Retires or removes the named snapshots.
@@ -55,11 +60,12 @@ pub(crate) fn run(
     options: ExpireOptions,
     json: bool,
 ) -> Result<Exit> {
-    let has = |root: &SnapshotRoot, name: &str| {
-        let retired = retired_names(root)?;
-        Ok(is_visible(root, name)? || retired.iter().any(|retired| retired == name))
+    let visible_or_retired = |target: &Target, root: &SnapshotRoot| {
+        let all = [visible(target, root)?, retired(target, root)?].concat();
+        Ok(by_names(all.iter().map(|name| &name.text), &target.policy.time_zone))
     };
-    let modules = by_module(find_all(context, named, "snapshot", has)?);
+    let found = find_all(context, named, "snapshot", &visible_or_retired)?;
+    let modules = by_module(found);
     let judged = judge_all(&modules, options.order)?;
     let views = match options.dry_run {
         true => dry_run(&modules, judged, options.order)?,
@@ -89,7 +95,7 @@ pub(crate) fn run(
 
 /// The modules in the order of their roots, in which their locks are taken: so two orders never
 /// wait for each other.
-fn by_module(found: Vec<(Target, &str)>) -> Vec<NamesOfModule<'_>> {
+fn by_module(found: Vec<(Target, String)>) -> Vec<NamesOfModule> {
     let mut modules: Vec<NamesOfModule> = Vec::new();
     for (target, name) in found {
         match modules.iter_mut().find(|of| of.target.root_path == target.root_path) {
@@ -102,9 +108,10 @@ fn by_module(found: Vec<(Target, &str)>) -> Vec<NamesOfModule<'_>> {
 }
 
 fn judge_all(modules: &[NamesOfModule], order: ExpireOrder) -> Result<Vec<JudgedOrder>> {
-    let each = modules.iter().map(|NamesOfModule { target, names }| {
+    let each = modules.iter().map(|of| {
+        let target = &of.target;
         let root = target.look_at_root()?;
-        judge(Session { target, root: &root, clock: &Clock::System }, names, order)
+        judge(Session { target, root: &root, clock: &Clock::System }, &of.names(), order)
     });
     each.collect()
 }
@@ -136,8 +143,8 @@ fn carry_out_all(modules: &[NamesOfModule], order: ExpireOrder) -> Result<Vec<Ex
         locks.push(expire_by_hand::lock(*session)?);
     }
     let mut judged = Vec::new();
-    for (session, NamesOfModule { names, .. }) in sessions.iter().zip(modules) {
-        judged.push(judge(*session, names, order)?);
+    for (session, of) in sessions.iter().zip(modules) {
+        judged.push(judge(*session, &of.names(), order)?);
     }
     let mut views = Vec::new();
     for ((session, judged), mut lock) in sessions.iter().zip(&judged).zip(locks) {

@@ -41,8 +41,8 @@ pub(crate) fn run(
     words: &[OsString],
     inherited: Mode,
 ) -> Result<u8> {
-    let (target, name) = find_visible(context, named)?;
-    context.set_level(&target);
+    let (target, name) = &find_visible(context, named)?;
+    context.set_level(target);
     let root = target.open_root()?;
     let [program, arguments @ ..] = words else { return Ok(CANNOT_RUN) };
     let reader = format!("`hold {}` (process {})", escape(program.as_bytes()), id());

@@ -61,8 +61,10 @@ use crate::engine::responsiveness::is_responsive;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::expected;
-use crate::module::known_modules::{self, KnownModule};
+use crate::module::known_modules::{self, KnownModule, Needs};
+use crate::module::named_module::named;
 use crate::module::target::Target;
+use crate::run::lost_directory::lost_directory_error;
 use crate::store::memory::{RunFailure, RunKind};
 use crate::store::other_modules::OtherModules;
 use crate::system::clock::Clock;
@@ -80,13 +82,15 @@ impl Context {
         &self,
         module: Option<&OsStr>,
         changes: bool,
+        needs: Needs,
     ) -> Result<Vec<(String, Result<Target>)>> {
         if let Some(module) = module {
-            return known_modules::named(&self.settings, module);
+            return named(&self.settings, module, needs)
+                .map_err(|error| self.explain_lost_directory(module, error));
         }
         let mut targets = Vec::new();
         let others = LazyCell::new(|| self.other_modules());
-        for found in known_modules::all(&self.settings)? {
+        for found in known_modules::all(&self.settings, needs)? {
             match found {
                 KnownModule::Configured(label, target) => targets.push((label, target)),
                 KnownModule::Former(label, target) => targets.push((label, Ok(target))),
@@ -124,13 +128,23 @@ impl Context {
         Ok(targets)
     }
 
+    /// The error of a module whose directory is gone, with what brings it back.
+    fn explain_lost_directory(&self, module: &OsStr, error: Error) -> Error {
+        if !error.is_not_found() {
+            return error;
+        }
+        let found = named(&self.settings, module, Needs::Root).unwrap_or_default();
+        let lost = found.into_iter().find_map(|(_, target)| lost_directory_error(&target.ok()?));
+        lost.unwrap_or(error)
+    }
+
     /// Works on each module. After one that fails, the next one follows.
     fn for_each(
         &self,
         module: Option<&OsStr>,
         work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
-        self.work_on(self.targets(module, false)?, module, work)
+        self.work_on(self.targets(module, false, Needs::Root)?, module, work)
     }
 
     /// [`for_each`](Self::for_each) for work that changes something. This process is
@@ -155,8 +169,10 @@ impl Context {
                 }
             },
         };
+        // A run reads the live tree; other work is about snapshots alone.
+        let needs = if kind.is_some() { Needs::Directory } else { Needs::Root };
         let targets = self
-            .targets(module, true)
+            .targets(module, true, needs)
             .inspect_err(|error| self.remember_unresolved(module, kind, error))?;
         if module.is_none() {
             expected::note(&self.settings, Clock::System.now());

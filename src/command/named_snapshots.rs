@@ -7,129 +7,217 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::command::snapshot_choice::means_snapshot;
 use crate::decide::name::SnapshotName;
+use crate::decide::snapshot_choice::{DayMeans, NoChoice, WordContext, choose_by_word};
 use crate::decide::zone::Zone;
 use crate::module::context::Context;
+use crate::module::known_modules::Needs;
+use crate::module::named_module::named;
 use crate::module::target::Target;
+use crate::run::restore_source::snapshot_names;
 use crate::store::pinning::is_visible;
 use crate::store::root::SnapshotRoot;
+use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, shell_word};
+use crate::tell::escape::escape;
 
 /// The arguments of such a command: a module, then names of snapshots. The module may be left out
 /// if no other module has a snapshot of that name.
 pub(crate) type ModuleAndSnapshots<'a> = &'a [OsString];
 
-/// The named snapshots that `has` accepts, each once, with their modules. `what` says in messages
-/// what `has` accepts.
+/// The snapshots of one kind, such as those that are retired, oldest first.
+pub(crate) type SnapshotsOf<'a> = &'a dyn Fn(&Target, &SnapshotRoot) -> Result<Vec<SnapshotName>>;
+
+/// The named snapshots among those that `of` tells, each once, with their modules. `what` says in
+/// messages what those are. A day has to have only one of them, because these commands change
+/// snapshots.
 ///
 /// # Errors
-/// [`Error::Usage`] if no module has one of them, or several have it.
-pub(crate) fn find_all<'a>(
+/// [`Error::Usage`] if no module has one of them, or several are meant.
+pub(crate) fn find_all(
     context: &Context,
-    named: ModuleAndSnapshots<'a>,
+    named: ModuleAndSnapshots,
     what: &str,
-    has: impl Fn(&SnapshotRoot, &str) -> Result<bool>,
-) -> Result<Vec<(Target, &'a str)>> {
-    let (module, names) = split(named);
-    let mut found: Vec<(Target, &str)> = Vec::new();
+    of: SnapshotsOf,
+) -> Result<Vec<(Target, String)>> {
+    let (module, names) = split(named, |first| is_name(context, first));
+    let search = SnapshotSearch { context, module, what, of, day: DayMeans::OnlyOne };
+    let mut found: Vec<(Target, String)> = Vec::new();
     for name in names {
-        let (target, name) = find(context, module, name, what, &has)?;
-        if !found.iter().any(|(_, known)| *known == name) {
+        let (target, name) = search.find(name)?;
+        let is_known =
+            |(of, known): &(Target, String)| *known == name && of.root_path == target.root_path;
+        if !found.iter().any(is_known) {
             found.push((target, name));
         }
     }
     Ok(found)
 }
 
-/// The one visible snapshot that is named, and its module.
+/// The one visible snapshot that is named, and its module. A day means its newest complete one.
 ///
 /// # Errors
-/// [`Error::Usage`] if none or several are named, if no module has it, or if several have it.
-pub(crate) fn find_visible<'a>(
+/// [`Error::Usage`] if none or several are named or meant, or if no module has it.
+pub(crate) fn find_visible(
     context: &Context,
-    named: ModuleAndSnapshots<'a>,
-) -> Result<(Target, &'a str)> {
-    match split(named) {
-        (module, [name]) => find(context, module, name, "snapshot", &is_visible),
+    named: ModuleAndSnapshots,
+) -> Result<(Target, String)> {
+    let (what, of, day) = ("snapshot", &visible, DayMeans::Newest);
+    match split(named, |first| is_name(context, first)) {
+        (module, [name]) => SnapshotSearch { context, module, what, of, day }.find(name),
         _ => Err(Error::Usage("name one snapshot, after the name of its module".to_string())),
     }
 }
 
+/// The visible snapshots of a module.
+///
+/// # Errors
+/// If the root cannot be read.
+pub(crate) fn visible(target: &Target, root: &SnapshotRoot) -> Result<Vec<SnapshotName>> {
+    let names = snapshot_names(&root.path, &target.policy.time_zone)?;
+    let look = |name: SnapshotName| Ok(is_visible(root, &name.text)?.then_some(name));
+    names.into_iter().filter_map(|name| look(name).transpose()).collect()
+}
+
+/// Snapshots by names, oldest first. What is no name of a snapshot is left out.
+pub(crate) fn by_names<'a>(
+    names: impl IntoIterator<Item = &'a String>,
+    zone: &Zone,
+) -> Vec<SnapshotName> {
+    let parsed = names.into_iter().filter_map(|name| SnapshotName::parse(name.as_bytes(), zone));
+    let mut parsed: Vec<SnapshotName> = parsed.collect();
+    parsed.sort_by(|a, b| (a.time, &a.text).cmp(&(b.time, &b.text)));
+    parsed
+}
+
+fn is_name(context: &Context, first: &OsStr) -> bool {
+    means_snapshot(context, first) || root_and_name(first).is_some()
+}
+
+/// The root and the name of a snapshot that is named by its path.
+fn root_and_name(path: &OsStr) -> Option<(&Path, &OsStr)> {
+    let path = Some(Path::new(path)).filter(|path| path.is_absolute())?;
+    let (root, name) = (path.parent()?, path.file_name()?);
+    SnapshotName::parse(name.as_bytes(), &Zone::utc())?;
+    SnapshotRoot::registration(root).ok().flatten().map(|_| (root, name))
+}
+
 /// The module, if one is named, and the names of snapshots. The first of several arguments is a
-/// module unless it has the form of a snapshot's name. A module with such a name is given by its
-/// path.
-fn split(named: ModuleAndSnapshots<'_>) -> (Option<&OsStr>, &[OsString]) {
+/// module unless `is_name` takes it for the name of a snapshot. A module with such a name is given
+/// by its path.
+fn split(
+    named: ModuleAndSnapshots<'_>,
+    is_name: impl Fn(&OsStr) -> bool,
+) -> (Option<&OsStr>, &[OsString]) {
     match named {
-        [first, rest @ ..] if !rest.is_empty() => {
-            match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
-                None => (Some(first), rest),
-                Some(_) => (None, named),
-            }
-        }
+        [first, rest @ ..] if !rest.is_empty() && !is_name(first) => (Some(first), rest),
         names => (None, names),
     }
 }
 
-/// The module that has the snapshot `name`, and that name as text. Without `module`, exactly one
-/// module has to have it.
-fn find<'a>(
-    context: &Context,
-    module: Option<&OsStr>,
-    name: &'a OsStr,
-    what: &str,
-    has: &impl Fn(&SnapshotRoot, &str) -> Result<bool>,
-) -> Result<(Target, &'a str)> {
-    let shown_name = escape(name.as_bytes());
-    let name =
-        name.to_str().ok_or_else(|| Error::Usage(format!("{shown_name} is no snapshot's name")))?;
-    let mut owners = Vec::new();
-    for (label, target) in context.targets(module, false)? {
-        let found = target.and_then(|target| Ok((has(&target.look_at_root()?, name)?, target)));
-        match found {
-            Ok((true, target)) => owners.push(target),
-            Ok((false, _)) => {}
-            Err(error) if module.is_some() => return Err(error),
-            Err(error) => log::warn!("{label}: {error}"),
-        }
-    }
-    // A command reads names of snapshots; a path is accepted for the module alone.
-    let path = Path::new(name);
-    let in_module = path.is_absolute().then(|| path.parent().zip(path.file_name())).flatten();
-    let in_module =
-        in_module.filter(|(_, last)| SnapshotName::parse(last.as_bytes(), &Zone::utc()).is_some());
-    let is_module = || context.configured_path(OsStr::from_bytes(name.as_bytes())).is_some();
-    let nowhere = match module {
-        None if in_module.is_some() => in_module.map(by_module).unwrap_or_default(),
-        Some(module) => format!("{} has no {what} {shown_name}", escape(module.as_bytes())),
-        None if is_module() => format!("{shown_name} is a module: name one of its snapshots, too"),
-        None => format!("no module has a {what} {shown_name}"),
-    };
-    let labels: Vec<String> = owners.iter().map(Target::label).collect();
-    match owners.pop() {
-        None => Err(Error::Usage(format!(
-            "{nowhere}; `list` shows snapshots and pins, `list --expired` what is retired"
-        ))),
-        Some(target) if owners.is_empty() => Ok((target, name)),
-        Some(_) => Err(Error::Usage(format!(
-            "several modules have {shown_name}: name one of {}",
-            labels.join(", ")
-        ))),
-    }
+struct SnapshotSearch<'a> {
+    context: &'a Context,
+    module: Option<&'a OsStr>,
+    what: &'a str,
+    of: SnapshotsOf<'a>,
+    day: DayMeans,
 }
 
-/// What to say of a snapshot that was named by its path.
-fn by_module((root, name): (&Path, &OsStr)) -> String {
-    format!(
-        "{} is the path of a snapshot: name its module, and then the snapshot, {}",
-        escape_path(&root.join(name)),
-        shell_word(name.as_bytes())
-    )
+impl SnapshotSearch<'_> {
+    /// The module that has the snapshot that `word` means, and the whole name of that. Without a
+    /// module, exactly one module has to have it.
+    fn find(&self, word: &OsStr) -> Result<(Target, String)> {
+        let shown = escape(word.as_bytes());
+        let (module, word) = match root_and_name(word) {
+            Some((root, name)) => (Some(root.as_os_str()), name),
+            None => (self.module, word),
+        };
+        let mut owners = Vec::new();
+        let mut refusals = Vec::new();
+        for (label, target) in self.context.targets(module, false, Needs::Root)? {
+            let found = target.and_then(|target| Ok((self.chosen(&target, word)?, target)));
+            match found {
+                Ok((Ok(name), target)) => owners.push((target, name)),
+                Ok((Err(why), _)) => refusals.push(why),
+                Err(error) if module.is_some() => return Err(error),
+                Err(error) => log::warn!("{label}: {error}"),
+            }
+        }
+        let labels: Vec<String> = owners.iter().map(|(target, _)| target.label()).collect();
+        match owners.pop() {
+            None => Err(self.nowhere(module, word, &shown, refusals)),
+            Some(found) if owners.is_empty() => Ok(found),
+            Some(_) => Err(Error::Usage(format!(
+                "several modules have {shown}: name one of {}",
+                labels.join(", ")
+            ))),
+        }
+    }
+
+    /// The whole name of the snapshot of one module that `word` means.
+    fn chosen(
+        &self,
+        target: &Target,
+        word: &OsStr,
+    ) -> Result<std::result::Result<String, NoChoice>> {
+        let names = (self.of)(target, &target.look_at_root()?)?;
+        let zone = &target.policy.time_zone;
+        let context = WordContext { zone, now: Clock::System.now(), day: self.day };
+        let Some(word) = word.to_str() else { return Ok(Err(NoChoice::NoneOf(Vec::new()))) };
+        Ok(choose_by_word(word, &names, context).map(|name| name.text.clone()))
+    }
+
+    fn nowhere(
+        &self,
+        module: Option<&OsStr>,
+        word: &OsStr,
+        shown: &str,
+        refusals: Vec<NoChoice>,
+    ) -> Error {
+        let what = self.what;
+        let several = refusals.iter().find(|why| matches!(why, NoChoice::Several(_)));
+        let problem = match (several, module) {
+            (Some(several), _) => {
+                return Error::Usage(format!("{}: name one of them", several.problem(shown)));
+            }
+            (None, Some(module)) => {
+                format!("{} has no {what} {shown}", escape(module.as_bytes()))
+            }
+            (None, None) if self.is_module(word) => {
+                format!("{shown} is a module: name one of its snapshots, too")
+            }
+            (None, None) => format!("no module has a {what} {shown}"),
+        };
+        let near = match refusals.as_slice() {
+            [NoChoice::NoneOf(near)] if !near.is_empty() => {
+                format!(" (the nearest: {})", near.join(", "))
+            }
+            _ => String::new(),
+        };
+        Error::Usage(format!(
+            "{problem}{near}; `list` shows snapshots and pins, `list --expired` what is retired"
+        ))
+    }
+
+    /// Whether the word names a module in place of a snapshot.
+    fn is_module(&self, word: &OsStr) -> bool {
+        let found = named(&self.context.settings, word, Needs::Root);
+        let is_registered = |target: &Result<Target>| match target {
+            Ok(target) => target.is_surely_registered(),
+            Err(_) => false,
+        };
+        let is_configured =
+            || self.context.settings.rsyncd().is_ok_and(|it| it.module(word.as_bytes()).is_some());
+        found.is_ok_and(|found| found.iter().any(|(_, target)| is_registered(target)))
+            || is_configured()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::snapshot_choice::is_snapshot_word;
 
     #[test]
     fn the_first_argument_is_a_module_unless_it_looks_like_a_snapshot() {
@@ -144,7 +232,8 @@ mod tests {
             (format!("/srv/2026-11-22T19-08-31Z,{second}"), Some("/srv/2026-11-22T19-08-31Z"), 1),
         ] {
             let named = arguments(&named);
-            let (found, names) = split(&named);
+            let is_name = |first: &OsStr| is_snapshot_word(first.as_bytes());
+            let (found, names) = split(&named, is_name);
             assert_eq!((found, names.len()), (module.map(OsStr::new), count), "{named:?}");
         }
     }

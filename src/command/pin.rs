@@ -1,9 +1,14 @@
 //! `pin`, `unpin` and `undelete`: commands for single snapshots.
 
-use crate::command::named_snapshots::{ModuleAndSnapshots, find_all};
+use crate::command::named_snapshots::{
+    ModuleAndSnapshots, SnapshotsOf, by_names, find_all, visible,
+};
 use crate::command::print_done;
+use crate::decide::name::SnapshotName;
 use crate::module::confine;
 use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::vanished::retired_names;
 use crate::store::pin::Pin;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -18,7 +23,7 @@ use crate::tell::exit::Exit;
 /// [`Error::Usage`](crate::tell::error::Error::Usage) if no module has one of them, or several have
 /// it; then nothing is pinned.
 pub(crate) fn pin(context: &Context, named: ModuleAndSnapshots, reason: &str) -> Result<Exit> {
-    change(context, named, "snapshot", pinning::is_visible, |root, name| {
+    change(context, named, "snapshot", &visible, |root, name| {
         pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;
         Ok(format!("{name} is pinned: it stays until `unpin`"))
     })
@@ -29,9 +34,10 @@ pub(crate) fn pin(context: &Context, named: ModuleAndSnapshots, reason: &str) ->
 /// # Errors
 /// As [`pin()`].
 pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots) -> Result<Exit> {
-    let is_pinned =
-        |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
-    change(context, named, "pinned snapshot", is_pinned, |root, name| {
+    let pinned = |target: &Target, root: &SnapshotRoot| {
+        Ok(by_names(State::read(root.private())?.pins.keys(), &target.policy.time_zone))
+    };
+    change(context, named, "pinned snapshot", &pinned, |root, name| {
         pinning::unpin(root, name)?;
         Ok(match pinning::is_visible(root, name)? {
             true => format!("{name} is no longer pinned: it stays as long as the policy keeps it"),
@@ -45,25 +51,30 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots) -> Result<Exit
 /// # Errors
 /// As [`pin()`].
 pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots) -> Result<Exit> {
-    let is_retired = |root: &SnapshotRoot, name: &str| {
-        Ok(root.is_registered() && retire::retired(root)?.iter().any(|retired| retired == name))
-    };
-    change(context, named, "retired snapshot", is_retired, |root, name| {
+    change(context, named, "retired snapshot", &retired, |root, name| {
         retire::undelete(root, name, Clock::System.now())?;
         Ok(format!("{name} is back, and pinned: it stays until `unpin`"))
     })
 }
 
-/// Finds all of the named snapshots that `has` accepts, confines this process to their modules, and
-/// changes one after the other. `work` returns what it did, as text.
+/// The retired snapshots of a module.
+///
+/// # Errors
+/// If they cannot be read.
+pub(crate) fn retired(target: &Target, root: &SnapshotRoot) -> Result<Vec<SnapshotName>> {
+    Ok(by_names(&retired_names(root)?, &target.policy.time_zone))
+}
+
+/// Finds all of the named snapshots among those that `of` tells, confines this process to their
+/// modules, and changes one after the other. `work` returns what it did, as text.
 fn change(
     context: &Context,
     named: ModuleAndSnapshots,
     what: &str,
-    has: impl Fn(&SnapshotRoot, &str) -> Result<bool>,
+    of: SnapshotsOf,
     work: impl Fn(&SnapshotRoot, &str) -> Result<String>,
 ) -> Result<Exit> {
-    let found = find_all(context, named, what, has)?;
+    let found = find_all(context, named, what, of)?;
     confine::to(found.iter().map(|(target, _)| target), context.write_scope);
     for (target, name) in &found {
         let message = work(&target.open_root()?, name)?;

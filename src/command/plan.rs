@@ -97,12 +97,16 @@ fn plan(
     if options.at.is_some() {
         target.policy.clock_jump = ANY_JUMP;
     }
+    let max_expire = target.policy.max_expire;
+    if other.is_some() {
+        target.policy.max_expire = in_the_end(max_expire);
+    }
     let reading = options.at.is_none().then(|| Clock::System.reading());
     let mut examined = rotate::examine(&target, &root, now, reading.clone())?;
     if options.at.is_some() {
         leave_out_later(&mut examined, &target.policy, now);
     }
-    let effect = |target: &Target, list: &SnapshotList, decision: Decision| {
+    let effect = |target: &Target, max_expire, list: &SnapshotList, decision: Decision| {
         // Taken from the verdicts, which say which dates are not believed.
         let snapshots: Vec<Snapshot> =
             decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
@@ -110,24 +114,32 @@ fn plan(
             unguarded: decide_before_guards(&snapshots, &target.policy, now),
             forecast: forecast(&snapshots, &target.policy, now),
             freed: freed_space::count(&root, list, &decision, options.sizes),
-            max_expire: target.policy.max_expire,
+            max_expire,
             decision,
         }
     };
-    let present = effect(&target, &examined.list, examined.decision);
+    let present = effect(&target, max_expire, &examined.list, examined.decision);
     let compared = match other {
         None => None,
         Some(settings) => {
             let clock_jump = target.policy.clock_jump;
-            let policy = Policy { clock_jump, ..settings.policy(target.name.as_deref()) };
+            let policy = settings.policy(target.name.as_deref());
+            let per_run = policy.max_expire;
+            let policy = Policy { clock_jump, max_expire: in_the_end(per_run), ..policy };
             let other = Target { policy, ..target.clone() };
             let (list, decision) =
                 decision_once_confirmed(&other, &root, &examined.state, now, reading)?;
-            Some((settings.policy_file.as_path(), effect(&other, &list, decision)))
+            Some((settings.policy_file.as_path(), effect(&other, per_run, &list, decision)))
         }
     };
     let compared = compared.as_ref().map(|(file, effect)| (*file, effect));
     Ok((PlanView::new(&target, now, &examined.list, &present, compared), examined.list.warnings))
+}
+
+/// The `max_expire` for a comparison of what two policies keep in the end. With the one of a single
+/// run, a backlog that both have would make them look alike.
+fn in_the_end(max_expire: usize) -> usize {
+    if max_expire == 0 { 0 } else { usize::MAX }
 }
 
 /// Decides as at `now`, when snapshots that are dated later did not exist.

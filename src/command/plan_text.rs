@@ -14,15 +14,19 @@ use crate::tell::table::TextTable;
 impl PlanView {
     /// The text of a plan; `terminal` if it is printed on one.
     pub(crate) fn to_text(&self, label: &str, terminal: Option<&Terminal>) -> String {
-        let mut text = format!("{label}: {}, in {}\n", self.totals(present), self.snapshot_root);
+        // Of one policy the totals are those of the next rotation; of two, of all that it takes.
+        let runs = self.compared.as_ref().map_or(String::new(), |_| in_runs(&self.present));
+        let mut text =
+            format!("{label}: {}{runs}, in {}\n", self.totals(present), self.snapshot_root);
         text += &pause(&self.present, self.going(present));
         text += &self.timeline(terminal, present);
         if let Some(compared) = &self.compared {
             text += &format!(
-                "{}: {}\n{}",
+                "{}: {}{}\n{}",
                 compared.policy_file,
                 self.totals(other),
-                pause(&compared.totals, self.going(other))
+                in_runs(&compared.totals),
+                pause_of_other(&compared.totals, self.going(other))
             );
             text += &self.timeline(terminal, other);
         }
@@ -161,6 +165,25 @@ fn end(verdict: &PlanVerdictView) -> String {
 fn pause(totals: &TotalsView, going: usize) -> String {
     let line = |pause| pause_line(pause, going) + "\n";
     totals.pause.as_ref().map(line).unwrap_or_default()
+}
+
+/// As [`pause`], for a policy that is not in force: a change to it may have to be confirmed.
+fn pause_of_other(totals: &TotalsView, going: usize) -> String {
+    match totals.to_confirm {
+        None => pause(totals, going),
+        Some((going, of)) => format!(
+            "with this policy nothing expires before `rotate --confirm`, because it would expire \
+             {going} of {of} complete snapshots; below is what expires then\n"
+        ),
+    }
+}
+
+/// How many runs the expiry takes, if more than one.
+fn in_runs(totals: &TotalsView) -> String {
+    match totals.runs {
+        Some(runs) if runs > 1 => format!(" in {runs} runs of at most max_expire each"),
+        _ => String::new(),
+    }
 }
 
 /// A line that says how much space would be freed; empty if nothing goes.

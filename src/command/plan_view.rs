@@ -13,7 +13,7 @@ use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::TimelineRow;
 use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
-use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_reason::{Pause, SnapshotReason};
 use crate::decide::snapshot_verdict::SnapshotVerdict;
 use crate::module::target::Target;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList};
@@ -38,6 +38,12 @@ pub(crate) struct PlanView {
 pub(crate) struct TotalsView {
     pub(crate) pause: Option<String>,
     deferred: usize,
+    /// How many rotations it takes until all are gone that the policy does not keep.
+    pub(crate) runs: Option<usize>,
+    /// Complete snapshots that would go and that there are, if a change of policy waits for the
+    /// administrator.
+    #[serde(skip)]
+    pub(crate) to_confirm: Option<(usize, usize)>,
     pub(crate) bytes_freed: Option<u64>,
     pub(crate) entries_freed: Option<u64>,
     pub(crate) unreadable: u64,
@@ -162,6 +168,11 @@ impl TotalsView {
         TotalsView {
             pause: effect.decision.pause.as_ref().map(ToString::to_string),
             deferred: effect.decision.deferred,
+            runs: effect.runs(),
+            to_confirm: match effect.decision.pause {
+                Some(Pause::MostOfHistory { going, of }) => Some((going, of)),
+                _ => None,
+            },
             bytes_freed: usage.map(|usage| usage.bytes),
             entries_freed: usage.map(|usage| usage.entries),
             unreadable: usage.map_or(0, |usage| usage.unreadable),

@@ -18,3 +18,13 @@ pub(crate) struct PolicyEffect {
     /// The policy's `max_expire`: snapshots beyond it go with later runs.
     pub max_expire: usize,
 }
+
+impl PolicyEffect {
+    /// How many rotations it takes until all are gone that this policy does not keep; `None` if it
+    /// lets none go.
+    pub(crate) fn runs(&self) -> Option<usize> {
+        let going = self.decision.verdicts.iter().filter(|verdict| !verdict.keep).count();
+        let all = going + self.decision.deferred;
+        (self.max_expire > 0).then(|| all.div_ceil(self.max_expire))
+    }
+}

@@ -32,7 +32,7 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 /// A backup that its client has begun and not finished for a day, or whose beginning lies in the
 /// future by this server's clock.
 pub(crate) fn unfinished_backup(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
-    let since = UnfinishedFile::of_module(root.module())?.begun;
+    let since = UnfinishedFile::of_module(root.module().ok()?)?.begun;
     if since - now > CLOCK_TOLERANCE {
         return Some(format!(
             "a client has begun a backup and not finished it, at {} by its clock, which is ahead \
@@ -66,8 +66,9 @@ pub(crate) fn stale_temporaries(
     record: &Record,
     now: DateTime<Utc>,
 ) -> Option<String> {
+    let module = root.module().ok()?;
     let is_stale = |path: &&String| {
-        let stat = unescape(path).and_then(|path| stat_below(root.module(), &path).ok());
+        let stat = unescape(path).and_then(|path| stat_below(module, &path).ok());
         stat.is_some_and(|stat| stat.st_mtime < (now - STALE_AFTER).timestamp())
     };
     let stale: Vec<&String> = record.temporary_files.iter().filter(is_stale).collect();

@@ -137,9 +137,9 @@ fn standing(target: &Target) -> Result<Vec<String>> {
         "the module is still torn by a failed push: `check` says which, `release --torn` ends it"
             .to_string()
     });
-    let unfinished = match ClientCompletion::of_module(root.module()) {
-        ClientCompletion::Done => None,
-        ClientCompletion::Partial | ClientCompletion::Unfinished => Some(
+    let unfinished = match root.module().map(ClientCompletion::of_module) {
+        Err(_) | Ok(ClientCompletion::Done) => None,
+        Ok(ClientCompletion::Partial | ClientCompletion::Unfinished) => Some(
             "snapshots are partial until the client has finished the backup that it has begun"
                 .to_string(),
         ),

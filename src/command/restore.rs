@@ -19,6 +19,7 @@ use crate::decide::restore_step::RestoreStep;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
+use crate::run::lost_directory::lost_directory_error;
 use crate::run::restore::{RestoreJob, RestoreTarget, Restored, dry_run, into_directory};
 use crate::run::restore_in_place::in_place;
 use crate::run::restore_source::SnapshotSource;
@@ -59,6 +60,7 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
         }
         None => {
             let target = target.ok_or_else(|| unknown_module(&chosen))?;
+            lost_directory_error(target).map_or(Ok(()), Err)?;
             let restored = match options.dry_run {
                 true => try_in_place(job, target, &mut on_step)?,
                 false => restore_in_place(job, target, context)?,

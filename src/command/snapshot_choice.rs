@@ -1,26 +1,33 @@
 //! Finds the snapshot that a command line means, also where the module, its configuration or its
 //! root cannot be used.
 //!
-//! `[MODULE] NAME`, or `MODULE` with a time; `NAME` may be `newest`, or the absolute path of a
-//! snapshot or of something in one. `MODULE` may also be a snapshot root: on a rescue system there
-//! is no `rsyncd.conf`, and the disk is mounted elsewhere. So nothing but names in a directory is
-//! needed here.
+//! `[MODULE] NAME`, or `MODULE` with a time; `NAME` may be what one name begins with, `newest`, a
+//! day, or the absolute path of a snapshot or of something in one. `MODULE` may also be a snapshot
+//! root: on a rescue system there is no `rsyncd.conf`, and the disk is mounted elsewhere. So nothing
+//! but names in a directory is needed here.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
+
 use crate::decide::name::SnapshotName;
-use crate::decide::snapshot_choice::{NEWEST, SnapshotWish, is_snapshot_word, last_moment};
+use crate::decide::snapshot_choice::{
+    DayMeans, NEWEST, NoChoice, WordContext, choose_by_word, is_snapshot_word, last_moment,
+    may_begin_name, newest_up_to,
+};
 use crate::decide::zone::Zone;
 use crate::engine::responsiveness::ensure_responsive;
 use crate::module::context::Context;
-use crate::module::known_modules;
+use crate::module::known_modules::{Needs, resolved_for};
+use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::run::restore_source::{named_snapshot, snapshot_names};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::memory::path_of;
 use crate::store::root::SnapshotRoot;
+use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 
@@ -56,8 +63,7 @@ impl Place {
         let registered = SnapshotRoot::registration(path).ok().flatten();
         let module = registered.and_then(|registered| path_of(&registered.path));
         let target = module
-            .filter(|module| ensure_responsive(module).is_ok())
-            .and_then(|module| Target::of_module(&context.settings, None, &module).ok())
+            .and_then(|module| resolved_for(&context.settings, None, &module, Needs::Root).ok())
             .filter(|target| target.root_path == path);
         match target {
             Some(target) => Place::of_target(target),
@@ -79,8 +85,7 @@ impl Place {
 /// with the module.
 ///
 /// # Errors
-/// [`Error::Usage`] or [`Error::Snapshot`] if there is no such snapshot, or several modules have
-/// it.
+/// [`Error::Usage`] or [`Error::Snapshot`] if there is no such snapshot, or several are meant.
 pub(crate) fn choose<'a>(
     context: &Context,
     arguments: &'a [OsString],
@@ -89,7 +94,7 @@ pub(crate) fn choose<'a>(
     let rest = |from: usize| arguments[from..].iter().map(OsString::as_os_str).collect();
     let first = arguments[0].as_os_str();
     if let Some(at) = at {
-        if is_snapshot_word(first.as_bytes()) {
+        if means_snapshot(context, first) {
             return Err(Error::Usage(format!(
                 "{} and --at both say which snapshot is meant: give one of them, --at after a \
                  module",
@@ -97,10 +102,10 @@ pub(crate) fn choose<'a>(
             )));
         }
         let place = one_place(context, first)?;
-        let moment = last_moment(at, &place.zone).map_err(|accepted| {
+        let moment = last_moment(at, &place.zone, Clock::System.now()).map_err(|accepted| {
             Error::Usage(format!("--at {}: {accepted}", escape(at.as_bytes())))
         })?;
-        return Ok((pick(place, &SnapshotWish::At(moment), at)?, rest(1)));
+        return Ok((pick(place, SnapshotWish::At(moment), at.as_ref())?, rest(1)));
     }
     if let Some((root, name, inside)) = path_in_snapshot(first) {
         let place = Place::of_root(context, &root);
@@ -109,11 +114,10 @@ pub(crate) fn choose<'a>(
         if inside {
             paths.insert(0, first);
         }
-        return Ok((pick(place, &SnapshotWish::Named(name.clone()), &name)?, paths));
+        return Ok((pick(place, SnapshotWish::Word, name.as_ref())?, paths));
     }
-    if is_snapshot_word(first.as_bytes()) {
-        let word = first.to_string_lossy();
-        return Ok((of_any_module(context, &word)?, rest(1)));
+    if means_snapshot(context, first) {
+        return Ok((of_any_module(context, first)?, rest(1)));
     }
     let Some(word) = arguments.get(1) else {
         return Err(Error::Usage(format!(
@@ -122,22 +126,30 @@ pub(crate) fn choose<'a>(
             escape(first.as_bytes())
         )));
     };
-    let shown = escape(word.as_bytes());
     let place = one_place(context, first)?;
-    if !is_snapshot_word(word.as_bytes()) {
+    if !is_snapshot_word(word.as_bytes()) && !may_begin_name(word.as_bytes()) {
         return Err(Error::Usage(format!(
-            "{shown} is no snapshot's name: after {} comes the name of a snapshot, or `{NEWEST}`; \
+            "{} is no snapshot's name: after {} comes the name of a snapshot, or `{NEWEST}`; \
              `list` shows the names, and --at TIME chooses by time",
+            escape(word.as_bytes()),
             escape(first.as_bytes())
         )));
     }
-    Ok((pick(place, &SnapshotWish::of_word(&word.to_string_lossy()), &shown)?, rest(2)))
+    Ok((pick(place, SnapshotWish::Word, word)?, rest(2)))
+}
+
+/// Whether the first of several arguments means a snapshot, and no module. What a name only begins
+/// with may be a module's name, too.
+pub(crate) fn means_snapshot(context: &Context, first: &OsStr) -> bool {
+    let first = first.as_bytes();
+    let is_module = || context.settings.rsyncd().is_ok_and(|conf| conf.module(first).is_some());
+    is_snapshot_word(first) || may_begin_name(first) && !is_module()
 }
 
 /// The root and the name of the snapshot that an absolute path is, or lies in; and whether it lies
 /// in it. The live tree of a module may have directories with such names, so there has to be a
 /// snapshot root around it.
-fn path_in_snapshot(path: &OsStr) -> Option<(PathBuf, String, bool)> {
+pub(crate) fn path_in_snapshot(path: &OsStr) -> Option<(PathBuf, String, bool)> {
     let path = Path::new(path);
     path.is_absolute().then_some(())?;
     let is_in_root = |at: &&Path| {
@@ -171,7 +183,7 @@ fn one_place(context: &Context, module: &OsStr) -> Result<Place> {
     if path.is_absolute() {
         ensure_responsive(path)?;
         let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-        let found = known_modules::resolved(&context.settings, None, path);
+        let found = one_target(context, module);
         // Its own root comes first: a module's directory may hold a root of another one.
         if let Ok(target) = &found
             && holds_snapshots(&target.root_path)
@@ -185,13 +197,18 @@ fn one_place(context: &Context, module: &OsStr) -> Result<Place> {
         }
         return found.map(Place::of_target);
     }
+    one_target(context, module).map(Place::of_target)
+}
+
+/// The one module that is named, whose directory may be lost.
+fn one_target(context: &Context, module: &OsStr) -> Result<Target> {
     let mut found = Vec::new();
-    for (_, target) in known_modules::named(&context.settings, module)? {
-        found.push(Place::of_target(target?));
+    for (_, target) in named(&context.settings, module, Needs::Root)? {
+        found.push(target?);
     }
-    let labels: Vec<String> = found.iter().map(|place| place.label.clone()).collect();
+    let labels: Vec<String> = found.iter().map(Target::label).collect();
     match (found.pop(), found.is_empty()) {
-        (Some(place), true) => Ok(place),
+        (Some(target), true) => Ok(target),
         _ => Err(Error::Usage(format!(
             "{} has several directories: name one of {}",
             escape(module.as_bytes()),
@@ -200,15 +217,32 @@ fn one_place(context: &Context, module: &OsStr) -> Result<Place> {
     }
 }
 
+/// What is asked for: by a word, or the newest complete one up to a time.
+#[derive(Debug, Clone, Copy)]
+enum SnapshotWish {
+    Word,
+    At(DateTime<Utc>),
+}
+
+impl Place {
+    fn choose<'a>(&self, word: &OsStr, names: &'a [SnapshotName]) -> Chosen<'a> {
+        let context =
+            WordContext { zone: &self.zone, now: Clock::System.now(), day: DayMeans::Newest };
+        choose_by_word(&word.to_string_lossy(), names, context)
+    }
+}
+
+type Chosen<'a> = std::result::Result<&'a SnapshotName, NoChoice>;
+
 /// The snapshot of that name, which one module has to have.
-fn of_any_module(context: &Context, word: &str) -> Result<ChosenSnapshot> {
-    let wish = SnapshotWish::of_word(word);
+fn of_any_module(context: &Context, word: &OsStr) -> Result<ChosenSnapshot> {
     let mut found: Vec<Place> = Vec::new();
-    for (label, target) in context.targets(None, false)? {
+    for (label, target) in context.targets(None, false, Needs::Root)? {
         let named = target.and_then(|target| {
             let place = Place::of_target(target);
-            let has_it = wish.choose(&place.names()?).is_some();
-            Ok((place, has_it))
+            let names = place.names()?;
+            let may_mean = matches!(place.choose(word, &names), Ok(_) | Err(NoChoice::Several(_)));
+            Ok((place, may_mean))
         });
         match named {
             Ok((place, true)) if found.iter().all(|known| known.root_path != place.root_path) => {
@@ -220,7 +254,7 @@ fn of_any_module(context: &Context, word: &str) -> Result<ChosenSnapshot> {
     }
     let labels: Vec<String> = found.iter().map(|place| place.label.clone()).collect();
     match (found.pop(), found.is_empty()) {
-        (Some(place), true) => pick(place, &wish, word),
+        (Some(place), true) => pick(place, SnapshotWish::Word, word),
         (None, _) => Err(Error::Usage(format!(
             "no module has a snapshot {}; `list` shows them, and where no module is known, name \
              the snapshot by its absolute path",
@@ -234,37 +268,38 @@ fn of_any_module(context: &Context, word: &str) -> Result<ChosenSnapshot> {
     }
 }
 
-fn pick(place: Place, wish: &SnapshotWish, shown: &str) -> Result<ChosenSnapshot> {
-    let names = match (place.names(), wish) {
-        (Err(error), SnapshotWish::Named(name)) if error.is_denied() => {
+fn pick(place: Place, wish: SnapshotWish, shown: &OsStr) -> Result<ChosenSnapshot> {
+    let names = match (place.names(), wish, shown.to_str()) {
+        (Err(error), SnapshotWish::Word, Some(name)) if error.is_denied() => {
             let named = named_snapshot(&place.root_path, name, &place.zone);
             vec![named.ok_or(error)?]
         }
-        (names, _) => names?,
+        (names, ..) => names?,
     };
-    if let Some(name) = wish.choose(&names) {
-        let Place { root_path, target, .. } = place;
-        return Ok(ChosenSnapshot { root_path, name: name.clone(), target });
-    }
+    let chosen = match wish {
+        SnapshotWish::Word => place.choose(shown, &names),
+        SnapshotWish::At(moment) => newest_up_to(&names, moment).ok_or(NoChoice::NoneComplete),
+    };
+    let why = match chosen {
+        Ok(name) => {
+            let name = name.clone();
+            let Place { root_path, target, .. } = place;
+            return Ok(ChosenSnapshot { root_path, name, target });
+        }
+        Err(why) => why,
+    };
     let retired = place.root_path.join(PRIVATE).join(Subdir::Expired.name()).join(shown);
-    let complete = SnapshotWish::Newest.choose(&names).map(|name| &name.text);
-    let oldest = names.first().map(|name| &name.text);
-    let (problem, remedy) = match (wish, complete, oldest) {
-        (SnapshotWish::Named(name), ..) if retired.is_dir() => (
-            format!("the snapshot {} is retired", escape(name.as_bytes())),
-            "bring it back with `undelete` first",
-        ),
-        (SnapshotWish::Named(name), ..) => {
-            (format!("there is no snapshot {}", escape(name.as_bytes())), "`list` shows the names")
+    let complete = newest_up_to(&names, DateTime::<Utc>::MAX_UTC);
+    let shown = escape(shown.as_bytes());
+    let (problem, remedy) = match (wish, complete, names.first()) {
+        (SnapshotWish::Word, ..) if matches!(why, NoChoice::NoneOf(_)) && retired.is_dir() => {
+            (format!("the snapshot {shown} is retired"), "bring it back with `undelete` first")
         }
         (SnapshotWish::At(_), Some(_), Some(oldest)) => (
-            format!(
-                "no complete snapshot is as old as {}, the oldest one is {oldest}",
-                escape(shown.as_bytes())
-            ),
+            format!("no complete snapshot is as old as {shown}, the oldest one is {}", oldest.text),
             "name it, or a later time",
         ),
-        _ => ("there is no complete snapshot".to_string(), "`list` shows what there is"),
+        _ => (why.problem(&shown), "`list` shows the names"),
     };
     Err(Error::Snapshot { root: escape_path(&place.root_path), problem, remedy })
 }

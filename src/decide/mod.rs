@@ -28,6 +28,7 @@ pub mod grade;
 pub mod lacking;
 pub mod lease;
 pub mod liveness;
+pub mod module_argument;
 pub mod name;
 pub mod obstacle;
 pub mod partial_dirs;

@@ -15,6 +15,24 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     closest(word, known).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default()
 }
 
+/// The `count` of `known` that are nearest to `word`, the nearest first. A word that is shorter is
+/// compared with as much of each.
+pub fn nearest<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    count: usize,
+) -> Vec<&'a str> {
+    let typed = folded(word);
+    let distance = |known: &str| {
+        let letters = folded(known);
+        edits(&typed, &letters[..letters.len().min(typed.len())])
+    };
+    let mut by_distance: Vec<(usize, &str)> =
+        known.into_iter().map(|known| (distance(known), known)).collect();
+    by_distance.sort_by_key(|pair| pair.0);
+    by_distance.into_iter().take(count).map(|(_, known)| known).collect()
+}
+
 fn tolerance(word: &str) -> usize {
     (word.chars().count() / 3).min(3)
 }

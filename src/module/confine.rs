@@ -260,7 +260,9 @@ fn allow_root(
     ruleset = allow(ruleset, root.directory(), names())?;
     let of_module =
         if write_scope == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
-    ruleset = allow(ruleset, root.module(), of_module)?;
+    if let Ok(module) = root.module() {
+        ruleset = allow(ruleset, module, of_module)?;
+    }
     // Without `.rsyncd-snapshot` this program writes no files.
     if !root.is_registered() {
         return Ok(ruleset);

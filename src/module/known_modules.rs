@@ -5,14 +5,11 @@
 //! remember it and it is found here. A module without a known directory is reported, not skipped.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
-use crate::decide::similar::did_you_mean;
 use crate::engine::responsiveness::{ensure_responsive, is_responsive};
 use crate::module::expected::expects_pushes;
 use crate::module::found_on_disk::{self, RegisteredDirectory};
@@ -43,6 +40,38 @@ pub(crate) enum KnownModule {
     },
 }
 
+/// What a command needs of the modules that it works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// The directory and the root.
+    Directory,
+    /// The root alone: the directory may be lost.
+    Root,
+    /// The named module itself, also if it shows the snapshots of another one.
+    Itself,
+}
+
+/// [`resolved`] for a command that may do without the module's directory.
+///
+/// # Errors
+/// As [`resolved`]; without a directory, if there is no root that is registered for it.
+pub(crate) fn resolved_for(
+    settings: &Settings,
+    name: Option<Vec<u8>>,
+    path: &Path,
+    needs: Needs,
+) -> Result<Target> {
+    match resolved(settings, name.clone(), path) {
+        Err(error) if needs == Needs::Root && error.is_not_found() => {
+            let found = Target::of_lost_directory(settings, name, path).ok();
+            let found = found.filter(Target::is_surely_registered).ok_or(error)?;
+            ensure_responsive(&found.root_path)?;
+            Ok(found)
+        }
+        found => found,
+    }
+}
+
 /// [`Target::of_module`] with a limit on the wait for file systems that do not answer.
 ///
 /// # Errors
@@ -70,79 +99,26 @@ pub(crate) fn ensure_answers(target: &Target) -> Result<()> {
     ensure_responsive(&target.root_path)
 }
 
-/// The module that the command line names: a name in rsyncd.conf or an absolute path. One name may
-/// stand for several directories.
-///
-/// # Errors
-/// If there is no such module, or nothing is known of its directory.
-pub(crate) fn named(
-    settings: &Settings,
-    argument: &OsStr,
-) -> Result<Vec<(String, Result<Target>)>> {
-    let name = argument.as_bytes();
-    if name.starts_with(b"/") {
-        let target = resolved(settings, None, Path::new(argument))?;
-        return Ok(vec![(target.label(), Ok(target))]);
-    }
-    let conf = settings.rsyncd()?;
-    let module = conf.module(name).ok_or_else(|| no_such_module(settings, conf, name))?;
-    match module.whereabouts()? {
-        ModuleDirectory::At(path) => {
-            let target = resolved(settings, Some(name.to_vec()), &path)?;
-            Ok(vec![(target.label(), Ok(target))])
-        }
-        ModuleDirectory::Unknown { .. } => {
-            let remembered = RememberedModule::all(settings, &BTreeSet::new());
-            let (own, _): (Vec<_>, Vec<_>) =
-                remembered.into_iter().partition(|one| one.name.as_deref() == Some(name));
-            let forgotten = forgotten(settings, module, &own);
-            let all = own.into_iter().filter_map(|one| one.resolve(settings, conf));
-            let found: Vec<_> = all.chain(forgotten).filter_map(KnownModule::target).collect();
-            // The error says why the module's path is not known, and what to name instead.
-            if found.is_empty() {
-                Err(module.path().err().unwrap_or_else(|| unknown(name)))
-            } else {
-                Ok(found)
-            }
-        }
-    }
-}
-
-fn unknown(name: &[u8]) -> Error {
-    Error::Usage(format!("the directory of module {} is not known", escape(name)))
-}
-
-fn no_such_module(settings: &Settings, conf: &RsyncdConf, name: &[u8]) -> Error {
-    let names: Vec<String> = conf.modules.iter().map(|module| escape(&module.name)).collect();
-    let name = escape(name);
-    Error::Usage(format!(
-        "no module '{name}'{} in {} (it has {}); name one of them, or an absolute path",
-        did_you_mean(&name, names.iter().map(String::as_str)),
-        escape_path(&settings.rsyncd_conf),
-        if names.is_empty() { "none".to_string() } else { format!("'{}'", names.join("', '")) },
-    ))
-}
-
 /// Every module that has had a run: those of rsyncd.conf in its order, then those that only this
 /// machine remembers. A registered module that cannot be resolved comes with the error.
 ///
 /// # Errors
 /// If rsyncd.conf cannot be read.
-pub(crate) fn all(settings: &Settings) -> Result<Vec<KnownModule>> {
+pub(crate) fn all(settings: &Settings, needs: Needs) -> Result<Vec<KnownModule>> {
     let conf = settings.rsyncd()?;
     let mut found: Vec<KnownModule> =
-        conf.modules.iter().filter_map(|module| configured(settings, module)).collect();
-    found.extend(beyond_conf(settings, conf));
+        conf.modules.iter().filter_map(|module| configured(settings, module, needs)).collect();
+    found.extend(beyond_conf(settings, conf, needs));
     Ok(found)
 }
 
 /// A module whose directory is in rsyncd.conf, if it has had a run.
-fn configured(settings: &Settings, module: &RsyncdModule) -> Option<KnownModule> {
+fn configured(settings: &Settings, module: &RsyncdModule, needs: Needs) -> Option<KnownModule> {
     // Without a path, rsyncd refuses each connection to it.
     let Ok(ModuleDirectory::At(path)) = module.whereabouts() else { return None };
     let was_used =
         || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
-    let target = match resolved(settings, Some(module.name.clone()), &path) {
+    let target = match resolved_for(settings, Some(module.name.clone()), &path, needs) {
         Ok(target) if target.is_registered() => Ok(target),
         Ok(target) => Err(target.lost_history()?),
         Err(error) if was_used() => Err(error),
@@ -154,7 +130,11 @@ fn configured(settings: &Settings, module: &RsyncdModule) -> Option<KnownModule>
 }
 
 /// The modules whose directories are not in rsyncd.conf, as far as this machine remembers them.
-pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownModule> {
+pub(crate) fn beyond_conf(
+    settings: &Settings,
+    conf: &RsyncdConf,
+    needs: Needs,
+) -> Vec<KnownModule> {
     let mut met = BTreeSet::new();
     let mut unknown: Vec<(&RsyncdModule, String)> = Vec::new();
     for module in &conf.modules {
@@ -178,7 +158,7 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
     let mut resolved = Vec::new();
     for one in others {
         let name = one.name.clone();
-        if let Some(found) = one.resolve(settings, conf) {
+        if let Some(found) = one.resolve(settings, conf, needs) {
             resolved_names.extend(name);
             resolved.push(found);
         }
@@ -195,7 +175,7 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
 }
 
 /// The directories of a module that this machine does not remember, but that have roots on disk.
-fn forgotten(
+pub(crate) fn forgotten(
     settings: &Settings,
     module: &RsyncdModule,
     remembered: &[RememberedModule],
@@ -214,7 +194,7 @@ fn forgotten(
 
 impl KnownModule {
     /// Label and target for a command that names the module.
-    fn target(self) -> Option<(String, Result<Target>)> {
+    pub(crate) fn target(self) -> Option<(String, Result<Target>)> {
         match self {
             KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
                 Some((label, target))
@@ -228,15 +208,15 @@ impl KnownModule {
 }
 
 /// A module directory that this machine remembers.
-struct RememberedModule {
-    name: Option<Vec<u8>>,
-    path: PathBuf,
-    memory: ModuleMemory,
+pub(crate) struct RememberedModule {
+    pub(crate) name: Option<Vec<u8>>,
+    pub(crate) path: PathBuf,
+    pub(crate) memory: ModuleMemory,
 }
 
 impl RememberedModule {
     /// All remembered directories, by path, without those in `known`.
-    fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
+    pub(crate) fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
         let read = |memory: ModuleMemory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
             let root = memory.snapshot_root.as_deref().and_then(path_of);
@@ -251,13 +231,18 @@ impl RememberedModule {
 
     /// The module, if it has a history, should have one, or has failed to get one in a directory
     /// that may still be its own.
-    fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<KnownModule> {
+    pub(crate) fn resolve(
+        self,
+        settings: &Settings,
+        conf: &RsyncdConf,
+        needs: Needs,
+    ) -> Option<KnownModule> {
         let module = self.name.as_deref().and_then(|name| conf.module(name));
         let is_configured = module.is_some();
         let is_former = module.is_some_and(|module| {
             matches!(module.whereabouts(), Ok(ModuleDirectory::At(path)) if path != self.path)
         });
-        let target = resolved(settings, self.name.clone(), &self.path);
+        let target = resolved_for(settings, self.name.clone(), &self.path, needs);
         let (label, found) = match target {
             Ok(target) if target.is_registered() && is_former => {
                 return Some(KnownModule::Former(self.label(), target));

@@ -6,6 +6,7 @@ pub(crate) mod context;
 pub(crate) mod expected;
 pub(crate) mod found_on_disk;
 pub(crate) mod known_modules;
+pub(crate) mod named_module;
 pub(crate) mod root_location;
 pub(crate) mod shown_roots;
 pub(crate) mod target;

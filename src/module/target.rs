@@ -14,7 +14,7 @@ use crate::config::settings::{PolicySource, Settings};
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::{ConfiguredModule, Opener};
 use crate::module::root_location::{
-    built_in_root, configured_root, known_root, registered_name, remembered_root,
+    built_in_root, configured_root, known_root, registered_name, remembered_root, resolve,
 };
 use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
@@ -58,7 +58,19 @@ pub struct Target {
 impl Target {
     /// The module that rsyncd ran the hook for.
     pub fn of_module(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Self> {
-        let module_path = canonical_module(path)?;
+        Target::at(settings, name, canonical_module(path)?)
+    }
+
+    /// A module whose directory does not exist.
+    pub(crate) fn of_lost_directory(
+        settings: &Settings,
+        name: Option<Vec<u8>>,
+        path: &Path,
+    ) -> Result<Self> {
+        Target::at(settings, name, resolve(path).unwrap_or_else(|_| path.to_path_buf()))
+    }
+
+    fn at(settings: &Settings, name: Option<Vec<u8>>, module_path: PathBuf) -> Result<Self> {
         let name = match name {
             Some(name) => Some(name),
             None => registered_name(settings, &module_path)?,

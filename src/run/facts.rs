@@ -31,7 +31,11 @@ pub(crate) fn facts<'a>(
         running: RunningPushes::default(),
         has_waited: false,
         has_deferred: state.deferred_since.is_some(),
-        completion: ClientCompletion::of_module(session.root.module()),
+        // Without the module's directory there is nothing to take a snapshot of.
+        completion: session
+            .root
+            .module()
+            .map_or(ClientCompletion::Unfinished, ClientCompletion::of_module),
         torn: state.torn.as_ref(),
         due: None,
         statuses: session.target.policy.statuses(),
@@ -44,11 +48,12 @@ pub(crate) fn unfinished_directories(
     root: &SnapshotRoot,
     mark: Option<&TornMark>,
 ) -> UnfinishedDirectories {
-    let times = inspect(root.module(), mark);
+    let Ok(module) = root.module() else { return UnfinishedDirectories::default() };
+    let times = inspect(module, mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
     let context = CompareContext { unfinished: Some(&search), ..CompareContext::default() };
-    match root.method().compare((root.module(), &root.module_path), None, &context) {
+    match root.method().compare((module, &root.module_path), None, &context) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {
             log::warn!(

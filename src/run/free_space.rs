@@ -242,7 +242,7 @@ impl Shortage<'_> {
         let newest = report.decision.verdicts.iter().rfind(complete);
         let in_root = self.dir();
         let module = UsageTree {
-            parent: self.session.root.module(),
+            parent: self.session.root.module().ok()?,
             parent_path: &self.session.root.module_path,
             name: c_name("."),
         };

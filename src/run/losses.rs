@@ -84,7 +84,8 @@ pub(crate) fn remaining_copies(
 pub(crate) fn remaining(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
         unescape(path).is_none_or(|path| {
-            inspect_former_mount_point(root.module(), &path) != FormerMountPoint::Nothing
+            let found = root.module().map(|module| inspect_former_mount_point(module, &path));
+            !matches!(found, Ok(FormerMountPoint::Nothing))
         })
     };
     let left: Vec<String> = record.skipped_mounts.iter().filter(lacks).cloned().collect();

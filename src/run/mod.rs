@@ -10,6 +10,7 @@ pub(crate) mod facts;
 pub(crate) mod free_space;
 pub(crate) mod gate_wait;
 pub(crate) mod losses;
+pub(crate) mod lost_directory;
 pub(crate) mod lost_history;
 pub(crate) mod marks;
 pub(crate) mod memory;

@@ -195,7 +195,7 @@ pub(crate) fn awaits_client(
     now: DateTime<Utc>,
 ) -> bool {
     mark.reason == DueReason::Deferred
-        && ClientCompletion::of_module(root.module()) == ClientCompletion::Unfinished
+        && root.module().map(ClientCompletion::of_module).ok() == Some(ClientCompletion::Unfinished)
         && !has_waited(Some(mark.since), now, target.policy.max_defer.delta())
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn in_place(
     target.check_nesting_in_hook()?;
     let root = &target.open_root()?;
     let session = Session { target, root, clock };
-    let module = Dir { directory: root.module(), path: &root.module_path };
+    let module = Dir { directory: root.module()?, path: &root.module_path };
     let to = RestoreTarget::InPlace(module);
     let placed = placed_paths(job.paths, to)?;
     let mut tree = tree(job, to, &placed)?;

@@ -50,7 +50,7 @@ impl SnapshotAttempt<'_> {
         item: Option<&ListedSnapshot>,
         report: &mut Report,
     ) -> Result<TreeScan> {
-        let live = (self.session.root.module(), self.session.root.module_path.as_path());
+        let live = (self.session.root.module()?, self.session.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(UnfinishedSearch::new);
         let cache = ListingCache::default();

@@ -138,7 +138,7 @@ impl<'a> SnapshotAttempt<'a> {
             sequence: Cell::new(newest),
             before,
             list,
-            completion: ClientCompletion::of_module(root.module()),
+            completion: ClientCompletion::of_module(root.module()?),
             is_full: Cell::new(false),
             gate: Cell::new(Some(gate)),
             has_unsynced_name: Cell::new(false),
@@ -264,8 +264,9 @@ impl SnapshotAttempt<'_> {
 
     /// The verdict on what was seen, once the tree is cloned and marks may have been added.
     pub(crate) fn judge_again(&self, observation: &Observation, state: &State) -> TransferVerdict {
-        let completion =
-            self.completion.worse(ClientCompletion::of_module(self.session.root.module()));
+        let module = self.session.root.module();
+        let now = module.map_or(ClientCompletion::Unfinished, ClientCompletion::of_module);
+        let completion = self.completion.worse(now);
         self.with_facts(observation, state, completion, verdict)
     }
 

@@ -24,6 +24,12 @@ pub(crate) fn canonical_module(path: &Path) -> Result<PathBuf> {
     Ok(canonical)
 }
 
+/// The error of work that needs the module's directory, which does not exist.
+pub(crate) fn missing_module(path: &Path) -> Error {
+    let cause = std::io::Error::from_raw_os_error(libc::ENOENT);
+    Error::io("find the module directory", path, cause)
+}
+
 pub(crate) fn no_module_directory(path: &Path, problem: &str) -> Error {
     Error::ModuleDirectory { path: escape_path(path), problem: problem.to_string() }
 }

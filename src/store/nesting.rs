@@ -140,7 +140,11 @@ fn above(module_path: &Path) -> Vec<KnownRoot> {
 /// count, because it is registered for another path. Mounts and unreadable directories are skipped,
 /// because no snapshot would hold them.
 fn within(module_path: &Path) -> Result<Option<KnownRoot>> {
-    let top = File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
+    let top = match File::open(module_path) {
+        // A directory that does not exist holds nothing.
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|cause| Error::io("open", module_path, cause))?,
+    };
     Ok(search(top.as_fd(), module_path, MAX_DEPTH, &mut { MAX_DIRECTORIES }))
 }
 

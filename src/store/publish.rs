@@ -195,7 +195,7 @@ impl StagedSnapshot {
             is_recycled: false,
             drafts: drafts.dir().directory,
         };
-        let cloned = root.method().create((root.module(), &root.module_path), &stage, knowledge);
+        let cloned = root.method().create((root.module()?, &root.module_path), &stage, knowledge);
         let (cloned, index) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot {
             name,
@@ -300,7 +300,7 @@ fn recycle_into(
         drafts,
     };
     let knowledge = CloneContext { retired: index.as_ref(), ..knowledge };
-    root.method().create((root.module(), &root.module_path), &stage, knowledge)
+    root.method().create((root.module()?, &root.module_path), &stage, knowledge)
 }
 
 /// Moves a retired snapshot to staging, unless it may still be read. The move is durable before

@@ -18,6 +18,7 @@ use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
+use crate::store::module_directory::missing_module;
 use crate::store::registration::Registration;
 use crate::store::root_checks::{self, make_root};
 use crate::store::snapshot_method::SnapshotMethod;
@@ -54,7 +55,8 @@ pub struct SnapshotRoot {
     pub module_path: PathBuf,
     private_path: PathBuf,
     directory: OwnedFd,
-    module: OwnedFd,
+    /// The module's directory; none if it does not exist.
+    module: Option<OwnedFd>,
     private: Option<OwnedFd>,
     /// The type of its file system, if the kernel tells.
     kind: Option<FileSystemType>,
@@ -80,12 +82,18 @@ impl SnapshotRoot {
         }
         note_mounts_below(&[path, module_path]);
         let directory = open_path(path).map_err(|error| root_checks::explained(path, error))?;
-        let module = open_path(module_path)?;
+        let module = match open_path(module_path) {
+            // The history of a module whose directory was lost can still be read and kept.
+            Err(error) if error.is_not_found() && !access.makes() => None,
+            opened => Some(opened?),
+        };
         let kind = root_checks::kind_of(path);
         root_checks::check_kind(path, kind.as_ref())?;
         root_checks::check_owner(path, &directory)?;
-        root_checks::check_outside(path, &directory, &module)?;
-        root_checks::check_mounts(path, &directory, module_path, &module)?;
+        if let Some(module) = &module {
+            root_checks::check_outside(path, &directory, module)?;
+            root_checks::check_mounts(path, &directory, module_path, module)?;
+        }
         let mut root = SnapshotRoot {
             path: path.to_path_buf(),
             module_path: module_path.to_path_buf(),
@@ -164,8 +172,12 @@ impl SnapshotRoot {
     }
 
     /// The module's directory.
-    pub fn module(&self) -> BorrowedFd<'_> {
-        self.module.as_fd()
+    ///
+    /// # Errors
+    /// If it did not exist when the root was opened. So no run takes a lost tree for an empty one.
+    pub fn module(&self) -> Result<BorrowedFd<'_>> {
+        let missing = || missing_module(&self.module_path);
+        self.module.as_ref().map(OwnedFd::as_fd).ok_or_else(missing)
     }
 
     /// Whether there is a private directory that is in use: always, but for [`RootAccess::Look`].

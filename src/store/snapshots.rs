@@ -106,14 +106,20 @@ impl SnapshotList {
     pub(crate) fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
         let listing = Listing::read(root.directory())
             .map_err(|cause| Error::io("read", &root.path, cause))?;
-        let module =
-            fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
+        let identify = |module| {
+            let stat = fstat(module);
+            stat.map_err(|cause| Error::io("inspect", &root.module_path, cause))
+        };
+        let module = root.module().ok().map(identify).transpose()?;
+        let module = module.map(|stat| Identity::of(&stat));
         // The live tree is no snapshot, whatever its name is.
         let is_module = |entry: &&ListingEntry| {
             // Another device can have the same number: each btrfs subvolume is one.
-            entry.inode == Identity::of(&module).inode
-                && stat_entry(root.directory(), listing.name(entry))
-                    .is_ok_and(|stat| Identity::of(&stat) == Identity::of(&module))
+            module.is_some_and(|module| {
+                entry.inode == module.inode
+                    && stat_entry(root.directory(), listing.name(entry))
+                        .is_ok_and(|stat| Identity::of(&stat) == module)
+            })
         };
         let directories =
             listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));

@@ -61,6 +61,18 @@ pub enum Error {
         /// What is wrong with it, and what to do about it.
         problem: String,
     },
+    /// The module directory does not exist, though its snapshots do.
+    #[error(
+        "the module directory {path} does not exist, though {root} has its snapshots: {remedy}"
+    )]
+    LostDirectory {
+        /// The directory, escaped.
+        path: String,
+        /// Its snapshot root, escaped.
+        root: String,
+        /// What the administrator can do.
+        remedy: String,
+    },
     /// The snapshot root cannot be trusted or used.
     #[error("snapshot root {path}: {problem}; {remedy}")]
     Root {
@@ -335,6 +347,7 @@ impl Error {
         match self {
             Error::Io { .. }
             | Error::NoAnswer { .. }
+            | Error::LostDirectory { .. }
             | Error::Newer { .. }
             | Error::Damaged { .. }
             | Error::SetAside { .. }

@@ -254,6 +254,31 @@ fn another_policy_is_shown_beside_the_present_one() {
     assert!(plan["pause"].is_null() && plan["compared"]["pause"].is_string(), "{plan}");
     assert_eq!(snapshot(&plan, "2024-11-20T18-00-00Z")["compared"]["keep"], false);
     assert_eq!(snapshot(&plan, "2024-11-20T18-00-00Z")["keep"], true);
+    let run = module.run(&arguments);
+    let run = run.says("nothing expires before `rotate --confirm`, because it would expire 2 of 3");
+    assert!(!run.stdout().contains("by each time that can be right"), "{run}");
+}
+
+#[test]
+fn two_policies_are_compared_without_max_expire() {
+    let module = module_until(at("2024-11-22T18:00:00Z"), 24, 30);
+    let rules = "min_keep = 1\ntime_zone = \"UTC\"\nmax_expire = 4\n";
+    module.write_policy(&format!("[defaults]\nkeep = {{ daily = 20 }}\n{rules}"));
+    let file = module.directory.join("other.toml");
+    fs::write(&file, format!("[defaults]\nkeep = {{ daily = 2 }}\n{rules}")).expect("a policy");
+    let path = file.to_str().expect("UTF-8");
+    let arguments = ["plan", "data", "--at", "2024-11-22T19:00:00Z", "--policy", path];
+    let text = module.run(&arguments).exits(&[0]).stdout();
+    assert!(text.contains("20 kept, 10 expire in 3 runs"), "{text}");
+    assert!(text.contains("2 kept, 28 expire in 7 runs"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains(" <> ")).count(), 18, "{text}");
+    let plan = module.json(&[&arguments[..], &["--json"]].concat());
+    assert_eq!((&plan["runs"], &plan["compared"]["runs"]), (&3.into(), &7.into()), "{plan}");
+    assert!(plan["bytes_freed"].as_u64() < plan["compared"]["bytes_freed"].as_u64(), "{plan}");
+    // The next rotation alone expires no more than its policy lets it.
+    module.run(&arguments[..4]).says("26 kept, 4 expire");
+    fs::write(&file, "[defaults]\nkeep = { daily = 2 }\nmax_expire = 0\n").expect("a policy");
+    module.run(&arguments).says("30 kept, 0 expire");
 }
 
 #[test]

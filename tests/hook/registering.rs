@@ -477,14 +477,19 @@ fn a_missing_module_directory_has_one_status_in_all_commands() {
         &["rotate", "data"],
         &["rotate", "--all"],
         &["rotate", "home"],
-        &["plan", "data"],
+    ] {
+        module.run(arguments).exits(&[1]).says("module directory");
+    }
+    // Snapshots alone are enough for these.
+    for arguments in [
+        &["plan", "data"][..],
         &["list", "data"],
         &["list", "home"],
         &["list"],
         &["verify", "data"],
         &["pin", "data", &name],
     ] {
-        module.run(arguments).exits(&[1]).says("cannot find the module directory");
+        module.run(arguments).exits(&[0]);
     }
     module.run_hook().exits(&[1]);
     for arguments in [&["check", "data"][..], &["check", "home"], &["check"]] {

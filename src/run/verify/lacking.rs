@@ -75,8 +75,9 @@ fn missing_files(evidence: &Evidence, tree: &LackingTree) -> Vec<Vec<u8>> {
     let Dir { directory, path } = evidence.dir(snapshot);
     let later = evidence.snapshots.iter().skip(tree.snapshot + 1).take(MAX_TREES - 1);
     let later = later.map(|later| (directory, path, later.c_name.clone()));
-    let module = (root.module(), root.module_path.as_path(), CString::from(c"."));
-    let trees: Vec<(BorrowedFd, &Path, CString)> = later.chain([module]).collect();
+    let module = root.module().ok();
+    let module = module.map(|module| (module, root.module_path.as_path(), CString::from(c".")));
+    let trees: Vec<(BorrowedFd, &Path, CString)> = later.chain(module).collect();
     let mut missing = Vec::new();
     for (parent, path, name) in trees {
         walk(parent, path, &name, &mut |name: &InodeName| {

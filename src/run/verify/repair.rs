@@ -199,7 +199,7 @@ fn unshare_module_files(
     let opened = made.and_then(|()| open_directory(place.directory, &subdirectory));
     let making = opened.map_err(|cause| Error::io("make", &place.path.join("repair"), cause))?;
     let mut copied = Vec::new();
-    walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
+    walk(root.module()?, &root.module_path, c".", &mut |name: &InodeName| {
         if !wanted.contains_key(&name.inode) || copies.contains_key(&name.inode) {
             return;
         }
@@ -218,7 +218,7 @@ fn unshare_module_files(
         .map_err(|cause| Error::io("clean up the copies in", drafts.dir().path, cause))?;
     syncfs(root.directory())
         .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-    walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
+    walk(root.module()?, &root.module_path, c".", &mut |name: &InodeName| {
         let Some(Some(copy)) = copies.get(&name.inode) else { return };
         if let Err(cause) = replace(place.directory, copy, name) {
             copied.push(failed(name, cause));
@@ -272,11 +272,13 @@ fn restore(
     repaired: &mut Repaired,
 ) {
     let mut shared = HashSet::new();
-    walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
-        if wanted.contains_key(&name.inode) {
-            shared.insert(name.inode);
-        }
-    });
+    if let Ok(module) = root.module() {
+        walk(module, &root.module_path, c".", &mut |name: &InodeName| {
+            if wanted.contains_key(&name.inode) {
+                shared.insert(name.inode);
+            }
+        });
+    }
     let snapshots: HashSet<&String> =
         verified.altered.iter().flat_map(|altered| &altered.snapshots).collect();
     let mut done = HashSet::new();

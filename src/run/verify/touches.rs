@@ -185,9 +185,11 @@ fn collect_names(
             evidence.walk(snapshot, visit);
         });
     }
-    collect(intervals, recorded.len(), |visit| {
-        walk(evidence.root.module(), &evidence.root.module_path, c".", visit);
-    });
+    if let Ok(module) = evidence.root.module() {
+        collect(intervals, recorded.len(), |visit| {
+            walk(module, &evidence.root.module_path, c".", visit);
+        });
+    }
 }
 
 /// Counts the links of the touched inodes, and their names in all trees that may have some.
@@ -205,7 +207,9 @@ fn count_links(evidence: &Evidence, intervals: &TouchIntervals) -> Result<LinkCo
         evidence.walk(snapshot, &mut count);
     }
     let root = evidence.root;
-    walk(root.module(), &root.module_path, c".", &mut count);
+    if let Ok(module) = root.module() {
+        walk(module, &root.module_path, c".", &mut count);
+    }
     let unremovable = root.subdir(Subdir::Unremovable)?;
     for name in names_in(unremovable.dir())? {
         walk(unremovable.dir().directory, unremovable.dir().path, &c_name(&name), &mut count);

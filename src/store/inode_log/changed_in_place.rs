@@ -73,7 +73,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
     let mut seen = vec![false; inode_log.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let mut unreadable = 0;
-    unreadable += walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
+    unreadable += walk(root.module()?, &root.module_path, c".", &mut |name: &InodeName| {
         let found = inode_log.as_ref().map_or(0..0, |inode_log| inode_log.find(name.inode));
         if !found.is_empty() && std::mem::replace(&mut seen[found.start], true) {
             return;
