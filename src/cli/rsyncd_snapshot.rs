@@ -432,6 +432,40 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_argument_is_named_with_what_can_replace_it() {
+        let parse = |words: &[&str]| {
+            CommandLine::try_parse_from(std::iter::once(&PROGRAM).chain(words))
+                .map_err(|error| error.render().to_string())
+        };
+        for (words, expected) in [
+            (&["rotate"][..], "<MODULE|--all>"),
+            (&["release", "--torn"], "<MODULE|--all>"),
+            (&["plan"], "<MODULE|--all|--replay <DURATION>>"),
+            (&["restore", "laptop", "newest"], "<--to <DIR>|--in-place>"),
+        ] {
+            let message = parse(words).expect_err("incomplete");
+            assert!(message.contains(expected), "{words:?}: {message}");
+        }
+        for words in [
+            &["rotate", "laptop", "--all"][..],
+            &["plan", "laptop", "--all"],
+            &["restore", "laptop", "newest", "--to", "/x", "--in-place"],
+        ] {
+            let message = parse(words).expect_err("a contradiction");
+            assert!(message.contains("cannot be used with"), "{words:?}: {message}");
+        }
+        for words in [
+            &["plan", "--replay", "2y"][..],
+            &["plan", "laptop", "--replay", "30d", "--every", "1h"],
+            &["plan", "--all", "--sizes"],
+            &["list"],
+            &["check", "--all"],
+        ] {
+            assert!(parse(words).is_ok(), "{words:?}");
+        }
+    }
+
+    #[test]
     fn the_arguments_of_a_hook_are_read_as_in_the_hook() {
         let read = |words: &[&str]| {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();

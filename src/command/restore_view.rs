@@ -199,3 +199,22 @@ pub(crate) fn step_line(step: RestoreStep, path: &[u8]) -> Option<String> {
         RestoreStep::Enter => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_snapshot_after_a_restore_is_told_in_words() {
+        for (ending, name, expected) in [
+            (Ending::Published, Some("S"), "a snapshot was taken after that: S\n"),
+            (Ending::Unchanged, Some("S"), "no snapshot was needed: nothing has changed since S\n"),
+            (Ending::Unchanged, None, "no snapshot was needed: nothing has changed\n"),
+            (Ending::TooSoon, None, "no snapshot yet: the last one is younger than min_interval\n"),
+        ] {
+            let name = name.map(str::to_string);
+            let taken = TakenView { ending, outcome: ending.word(), name, warnings: Vec::new() };
+            assert_eq!(taken.to_text(), expected);
+        }
+    }
+}
