@@ -47,7 +47,8 @@ struct CommandLine {
     /// Log more: also debug lines, such as why each snapshot is kept
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// Log only warnings and errors; the result of a command such as list or plan is still printed
+    /// Log only warnings and errors; the result of a command such as list or plan is still printed,
+    /// but check prints nothing that is well
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]

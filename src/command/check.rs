@@ -88,6 +88,7 @@ pub(crate) fn run(
     let status = view.status;
     match json {
         true => print_json(true, &[view])?,
+        false if context.is_quiet() => print(&view.only_ill().to_text(false))?,
         false => print(&view.to_text(context.level == Some(LevelFilter::Debug)))?,
     }
     Ok(status.code())

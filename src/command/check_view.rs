@@ -69,6 +69,14 @@ impl CheckView {
     }
 
     /// The text for a terminal or for monitoring.
+    /// Without what is well.
+    pub(crate) fn only_ill(mut self) -> Self {
+        for module in &mut self.modules {
+            module.findings.retain(|finding| finding.level != Severity::Ok);
+        }
+        self
+    }
+
     pub(crate) fn to_text(&self, with_details: bool) -> String {
         let mut modules: Vec<&CheckedModuleView> = self.modules.iter().collect();
         // A mistake of the policy is the cause of what modules suffer by it.

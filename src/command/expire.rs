@@ -171,6 +171,8 @@ struct ExpireView {
     dry_run: bool,
     pause: Option<String>,
     grace: String,
+    #[serde(skip)]
+    has_no_grace: bool,
     snapshots: Vec<ExpiredView>,
     bytes_freed: Option<u64>,
     entries_freed: Option<u64>,
@@ -213,6 +215,7 @@ impl ExpireView {
             dry_run,
             pause: judged.pause.as_ref().map(ToString::to_string),
             grace: grace.to_string(),
+            has_no_grace: grace.seconds() == 0,
             errors: errors.iter().map(ToString::to_string).chain(stays).collect(),
             snapshots,
             bytes_freed: freed.map(|freed| freed.bytes),
@@ -237,6 +240,7 @@ impl ExpireView {
             // Without a grace, any later run may remove it.
             _ if until == retired && until.is_some() => "until a later run".to_string(),
             Some(until) => format!("until {until}"),
+            None if self.has_no_grace => "until a later run".to_string(),
             // When it is retired is not known yet.
             None => format!("for {}", self.grace),
         };

@@ -53,7 +53,12 @@ impl DecisionView {
             grade: verdict.snapshot.grade,
             keep: verdict.keep,
             reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
-            brief_reasons: verdict.reasons.iter().map(SnapshotReason::brief).collect(),
+            brief_reasons: verdict
+                .reasons
+                .iter()
+                .map(SnapshotReason::brief)
+                .chain(verdict.reader_note())
+                .collect(),
         };
         DecisionView {
             module: target.name.as_deref().map(escape),
@@ -105,6 +110,9 @@ impl VanishedView {
         }
     }
 }
+
+/// The word for snapshots without a record of ours: another program made them, or they were away.
+const ADOPTED: &str = "adopted";
 
 /// What `list` prints for one module.
 #[derive(Debug, Serialize)]
@@ -191,7 +199,10 @@ impl ListView {
             let mut row = vec![
                 item.name.clone(),
                 item.age.clone(),
-                item.grade.to_string(),
+                match (item.origin, item.grade) {
+                    (ADOPTED, Grade::Complete) => format!("complete, {ADOPTED}"),
+                    (_, grade) => grade.to_string(),
+                },
                 count(item.entries),
                 count(item.added),
                 count(item.changed),
@@ -228,7 +239,7 @@ impl ListedSnapshotView {
             name: item.name.text.clone(),
             time: rfc3339(item.name.time),
             grade: item.name.grade,
-            origin: if made.is_some() { "recorded" } else { "adopted" },
+            origin: if made.is_some() { "recorded" } else { ADOPTED },
             verified_until: rfc3339(item.snapshot().verified_until),
             status: made.and_then(|record| record.status),
             client: made.and_then(|record| record.client.clone()),

@@ -199,7 +199,10 @@ fn verdict_views(effect: &PolicyEffect, now: DateTime<Utc>) -> BTreeMap<String, 
         let view = PlanVerdictView {
             keep: verdict.keep,
             reasons: reasons().map(|reason| words(reason, reason.to_string(), &kept)).collect(),
-            brief_reasons: reasons().map(|reason| words(reason, reason.brief(), &kept)).collect(),
+            brief_reasons: reasons()
+                .map(|reason| words(reason, reason.brief(), &kept))
+                .chain(verdict.reader_note().map(|note| one_line(&note).into_owned()))
+                .collect(),
             expires_at: match end {
                 ExpiryTime::NextPush(time) | ExpiryTime::At(time, _) => Some(rfc3339(time)),
                 _ => None,

@@ -64,6 +64,18 @@ pub struct SnapshotVerdict {
     pub reasons: Vec<SnapshotReason>,
 }
 
+impl SnapshotVerdict {
+    /// Who reads the snapshot, unless a reason tells that: a reader of one that stays anyway is no
+    /// reason for it.
+    pub fn reader_note(&self) -> Option<String> {
+        let tells_reader = |reason: &SnapshotReason| {
+            matches!(reason, SnapshotReason::Read(_) | SnapshotReason::SpaceWantedWhileRead(_))
+        };
+        let reader = self.snapshot.reader.as_ref();
+        reader.filter(|_| !self.reasons.iter().any(tells_reader)).map(ToString::to_string)
+    }
+}
+
 /// The decision on all snapshots of a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {

@@ -68,6 +68,8 @@ fn an_expired_snapshot_is_retired_and_can_be_brought_back() {
     module.expect_no_snapshot();
     module.run(&["unpin", OLD[1]]).exits(&[0]);
     module.write_policy(&format!("{POLICY}grace = \"0s\"\n"));
+    let run = module.run(&["expire", "-n", NAME, OLD[1]]).exits(&[0]);
+    run.says("would be retired: `undelete` brings it back until a later run");
     let run = module.run(&["expire", OLD[1]]).exits(&[0]);
     run.says("is retired: `undelete` brings it back until a later run");
 }

@@ -23,6 +23,23 @@ fn two() -> Module {
 }
 
 #[test]
+fn the_plan_names_a_reader_of_a_snapshot_that_stays_anyway() {
+    let module = two();
+    let plan = |name: &str| {
+        let policy = module.policy.to_str().expect("UTF-8");
+        let conf = module.rsyncd_conf.to_str().expect("UTF-8");
+        let plan = [support::BINARY, "--config", policy, "--rsyncd-conf", conf, "plan", "data"];
+        let words = [&["hold", "data", name, "--"][..], &plan].concat();
+        let text = module.run(&words).exits(&[0]).stdout();
+        text.lines().find(|line| line.starts_with(name)).expect("its line").to_string()
+    };
+    let kept = plan(OLD[1]);
+    assert!(kept.contains("keep") && kept.contains("has been reading it since"), "{kept}");
+    let would_go = plan(OLD[0]);
+    assert_eq!(would_go.matches("has been reading it since").count(), 1, "{would_go}");
+}
+
+#[test]
 fn the_command_gets_the_directory_and_its_status_is_passed_on() {
     let module = two();
     let directory = module.snapshot(OLD[0]);

@@ -165,3 +165,13 @@ fn a_module_in_place_of_a_snapshot_is_told_so() {
     let run = module.run(&["expire", &gone]).exits(&[2]);
     assert!(!run.stderr().contains("is a module") && run.stderr().contains(OLD[0]), "{run}");
 }
+
+#[test]
+fn a_quiet_check_prints_nothing_that_is_well() {
+    let (module, _) = with_history();
+    module.run(&["check", "data"]).exits(&[0]).says("OK - data");
+    assert_eq!(module.run(&["-q", "check", "data"]).exits(&[0]).stdout(), "");
+    fs::rename(&module.latest, module.directory.join("away")).expect("moved");
+    let run = module.run(&["check", "-q"]).exits(&[2]);
+    assert!(run.stdout().lines().all(|line| line.starts_with("CRITICAL")), "{run}");
+}

@@ -153,6 +153,7 @@ fn snapshots_of_the_python_program_are_adopted_and_rotated() {
         (&listed[0]["origin"], &listed[0]["grade"]),
         (&"adopted".into(), &"complete".into())
     );
+    module.run(&["list", "data"]).exits(&[0]).says("complete, adopted");
 
     module.run(&["rotate", "data"]).exits(&[0]);
 
