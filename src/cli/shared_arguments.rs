@@ -10,7 +10,9 @@ Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
     pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer
     post-xfer exec = /usr/bin/rsyncd-snapshot
 
-MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
+MODULE is a module's name in rsyncd.conf, the name that it had there, or the absolute path of its
+directory or its snapshot root. NAME is a snapshot's name or what only that name begins with,
+`newest`, a date, `yesterday`, or the absolute path of a snapshot.
 
 Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
 3 gave up waiting for another run, the job queue or a push,
