@@ -9,7 +9,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::command::doctor::hooks::{HookFacts, HookReading, ProgramFile, ReadHookArguments};
+use crate::command::doctor::hooks::{
+    HookArguments, HookFacts, HookReading, ProgramFile, ReadHookArguments,
+};
 use crate::config::hook_command::{self, HookCommand, HookVariable};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::similar::closest;
@@ -31,7 +33,12 @@ pub(crate) struct Programs {
     this: Option<(PathBuf, Metadata)>,
     read_arguments: ReadHookArguments,
     examined: RefCell<BTreeMap<PathBuf, Examined>>,
+    /// What arguments mean. Most modules have the same.
+    read: RefCell<BTreeMap<Vec<OsString>, ReadArguments>>,
 }
+
+/// What the arguments of a hook mean, or what is wrong with them.
+type ReadArguments = Result<HookArguments, String>;
 
 /// A program's file, or why it cannot be examined.
 type Examined = Result<ProgramFile, String>;
@@ -40,7 +47,7 @@ impl Programs {
     pub(crate) fn new(read_arguments: ReadHookArguments) -> Self {
         let this = std::env::current_exe().ok();
         let this = this.and_then(|path| fs::metadata(&path).ok().map(|found| (path, found)));
-        Programs { this, read_arguments, examined: RefCell::default() }
+        Programs { this, read_arguments, examined: RefCell::default(), read: RefCell::default() }
     }
 
     /// The path of this program, escaped.
@@ -97,7 +104,7 @@ impl Programs {
         };
         let arguments: Vec<OsString> =
             arguments.iter().map(|word| OsString::from_vec(word.clone())).collect();
-        let arguments = (self.read_arguments)(&arguments);
+        let arguments = self.read(arguments);
         let config = arguments.as_ref().ok().and_then(|read| read.config.as_ref()).map(Path::new);
         let is_fixed = |file: &&Path| variables_in(file, module).is_empty();
         let missing_config = config
@@ -111,6 +118,12 @@ impl Programs {
             missing_config: missing_config.map(escape_path),
             arguments,
         }
+    }
+
+    fn read(&self, arguments: Vec<OsString>) -> ReadArguments {
+        let mut known = self.read.borrow_mut();
+        let read = |arguments: &Vec<OsString>| (self.read_arguments)(arguments);
+        known.entry(arguments).or_insert_with_key(read).clone()
     }
 
     fn file(&self, path: &Path) -> Examined {
