@@ -16,6 +16,7 @@ use crate::command::doctor::hooks::{HookArguments, HookPurpose};
 use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
 use crate::command::finding::Severity;
+use crate::command::release::Released;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
@@ -130,12 +131,16 @@ enum Command {
         /// Why; `list` shows it
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// Leave pinned snapshots to the policy again
     #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME...")]
     Unpin {
         #[command(flatten)]
         snapshot: SnapshotArgs,
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// Delete snapshots: retire them, so that `undelete` can bring them back, or remove them now
     #[command(override_usage = "rsyncd-snapshot expire [OPTIONS] [MODULE] NAME...")]
@@ -159,6 +164,8 @@ enum Command {
     Undelete {
         #[command(flatten)]
         snapshot: SnapshotArgs,
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// Run a command on a snapshot; the snapshot neither expires nor changes until the command ends
     #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME -- COMMAND...")]
@@ -213,6 +220,8 @@ exit status is that of COMMAND; 126 if it cannot be run, 127 if it is not found.
         /// Accept that another program removed snapshots
         #[arg(long, conflicts_with_all = ["torn", "damage", "unseen"])]
         vanished: bool,
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// Report problems, for monitoring, and find mistakes in rsyncd.conf and policy
     Check {
@@ -365,15 +374,19 @@ fn dispatch(
         Some(Command::List { modules, expired: false, format }) => {
             command::list::run(context, modules.name(), format.json)?
         }
-        Some(Command::Pin { snapshot, reason }) => {
-            command::pin::pin(context, &snapshot.named, &reason)?
+        Some(Command::Pin { snapshot, reason, format }) => {
+            command::pin::pin(context, &snapshot.named, &reason, format.json)?
         }
-        Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
+        Some(Command::Unpin { snapshot, format }) => {
+            command::pin::unpin(context, &snapshot.named, format.json)?
+        }
         Some(Command::Expire { snapshot, now, below_min_keep, dry_run, format }) => {
             let options = ExpireOptions { order: ExpireOrder { now, below_min_keep }, dry_run };
             command::expire::run(context, &snapshot.named, options, format.json)?
         }
-        Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
+        Some(Command::Undelete { snapshot, format }) => {
+            command::pin::undelete(context, &snapshot.named, format.json)?
+        }
         Some(Command::Hold { named, command }) => {
             return command::hold::run(context, &named, &command, umask);
         }
@@ -383,13 +396,13 @@ fn dispatch(
         Some(Command::Verify { modules, repair_attributes, format }) => {
             command::verify::run(context, modules.name(), repair_attributes, format.json)?
         }
-        Some(Command::Release { modules, torn, damage, unseen, vanished }) => {
-            match modules.name() {
-                name if vanished => command::release::release_vanished(context, name)?,
-                name if damage => command::release::release_damage(context, name)?,
-                name if unseen => command::release::release_unseen(context, name)?,
-                name if torn => command::release::release_torn(context, name)?,
-                name => command::release::release_anomaly(context, name)?,
+        Some(Command::Release { modules, torn, damage, unseen, vanished, format }) => {
+            match (Released { module: modules.name(), json: format.json }) {
+                released if vanished => command::release::release_vanished(context, released)?,
+                released if damage => command::release::release_damage(context, released)?,
+                released if unseen => command::release::release_unseen(context, released)?,
+                released if torn => command::release::release_torn(context, released)?,
+                released => command::release::release_anomaly(context, released)?,
             }
         }
         Some(Command::Check { modules, format, .. }) => {

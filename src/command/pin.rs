@@ -1,9 +1,11 @@
 //! `pin`, `unpin` and `undelete`: commands for single snapshots.
 
+use serde::Serialize;
+
 use crate::command::named_snapshots::{
     ModuleAndSnapshots, SnapshotsOf, by_names, find_all, visible,
 };
-use crate::command::print_done;
+use crate::command::{print_done, print_json};
 use crate::decide::name::SnapshotName;
 use crate::module::confine;
 use crate::module::context::Context;
@@ -15,6 +17,7 @@ use crate::store::state::State;
 use crate::store::{pinning, retire};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 
 /// Pins snapshots.
@@ -22,8 +25,14 @@ use crate::tell::exit::Exit;
 /// # Errors
 /// [`Error::Usage`](crate::tell::error::Error::Usage) if no module has one of them, or several have
 /// it; then nothing is pinned.
-pub(crate) fn pin(context: &Context, named: ModuleAndSnapshots, reason: &str) -> Result<Exit> {
-    change(context, named, "snapshot", &visible, |root, name| {
+pub(crate) fn pin(
+    context: &Context,
+    named: ModuleAndSnapshots,
+    reason: &str,
+    json: bool,
+) -> Result<Exit> {
+    let what = Change { of: "snapshot", word: "pinned", json };
+    change(context, named, what, &visible, |root, name| {
         pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;
         Ok(format!("{name} is pinned: it stays until `unpin`"))
     })
@@ -33,11 +42,12 @@ pub(crate) fn pin(context: &Context, named: ModuleAndSnapshots, reason: &str) ->
 ///
 /// # Errors
 /// As [`pin()`].
-pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots) -> Result<Exit> {
+pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
     let pinned = |target: &Target, root: &SnapshotRoot| {
         Ok(by_names(State::read(root.private())?.pins.keys(), &target.policy.time_zone))
     };
-    change(context, named, "pinned snapshot", &pinned, |root, name| {
+    let what = Change { of: "pinned snapshot", word: "unpinned", json };
+    change(context, named, what, &pinned, |root, name| {
         pinning::unpin(root, name)?;
         Ok(match pinning::is_visible(root, name)? {
             true => format!("{name} is no longer pinned: it stays as long as the policy keeps it"),
@@ -50,8 +60,9 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots) -> Result<Exit
 ///
 /// # Errors
 /// As [`pin()`].
-pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots) -> Result<Exit> {
-    change(context, named, "retired snapshot", &retired, |root, name| {
+pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
+    let what = Change { of: "retired snapshot", word: "undeleted", json };
+    change(context, named, what, &retired, |root, name| {
         retire::undelete(root, name, Clock::System.now())?;
         Ok(format!("{name} is back, and pinned: it stays until `unpin`"))
     })
@@ -65,20 +76,54 @@ pub(crate) fn retired(target: &Target, root: &SnapshotRoot) -> Result<Vec<Snapsh
     Ok(by_names(&retired_names(root)?, &target.policy.time_zone))
 }
 
+/// What is done to snapshots, and how it is told.
+struct Change {
+    /// What is looked for, for messages.
+    of: &'static str,
+    /// What becomes of it, for JSON.
+    word: &'static str,
+    json: bool,
+}
+
+/// The JSON that docs describe.
+#[derive(Serialize)]
+struct ChangeView {
+    module: Option<String>,
+    snapshot_root: String,
+    outcome: &'static str,
+    snapshots: Vec<String>,
+}
+
 /// Finds all of the named snapshots among those that `of` tells, confines this process to their
 /// modules, and changes one after the other. `work` returns what it did, as text.
 fn change(
     context: &Context,
     named: ModuleAndSnapshots,
-    what: &str,
+    what: Change,
     of: SnapshotsOf,
     work: impl Fn(&SnapshotRoot, &str) -> Result<String>,
 ) -> Result<Exit> {
-    let found = find_all(context, named, what, of)?;
+    let found = find_all(context, named, what.of, of)?;
     confine::to(found.iter().map(|(target, _)| target), context.write_scope);
+    let mut views: Vec<ChangeView> = Vec::new();
     for (target, name) in &found {
         let message = work(&target.open_root()?, name)?;
-        print_done(context, target, &message)?;
+        if !what.json {
+            print_done(context, target, &message)?;
+        }
+        let snapshot_root = escape_path(&target.root_path);
+        match views.iter_mut().find(|view| view.snapshot_root == snapshot_root) {
+            Some(view) => view.snapshots.push(name.clone()),
+            None => views.push(ChangeView {
+                module: target.name.as_deref().map(escape),
+                snapshot_root,
+                outcome: what.word,
+                snapshots: vec![name.clone()],
+            }),
+        }
+    }
+    if what.json {
+        print_json(views.len() == 1, &views)?;
     }
     Ok(Exit::Done)
 }

@@ -7,8 +7,10 @@
 
 use std::ffi::OsStr;
 
-use crate::command::print_done;
+use serde::Serialize;
+
 use crate::command::run_findings::Activity;
+use crate::command::{print_done, print_json};
 use crate::decide::root_overlap::Opener;
 use crate::decide::rotation::pauses;
 use crate::decide::snapshot_reason::Pause;
@@ -22,15 +24,31 @@ use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
+
+/// The module on the command line, or none for all, and how the result is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Released<'a> {
+    pub module: Option<&'a OsStr>,
+    pub json: bool,
+}
+
+/// The JSON that docs describe.
+#[derive(Serialize)]
+struct ReleaseView {
+    module: Option<String>,
+    snapshot_root: String,
+    ended: String,
+    standing: Vec<String>,
+}
 
 /// Ends the pause of the large-change guard, and removes each pin that it set.
 ///
 /// # Errors
 /// If the module or its state cannot be used.
-pub(crate) fn release_anomaly(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    release_each(context, module, |target| {
+pub(crate) fn release_anomaly(context: &Context, released: Released) -> Result<Exit> {
+    release_each(context, released, |target| {
         let root = target.open_root()?;
         let mut unpinned = None;
         State::update(root.private(), |state| unpinned = state.release_anomaly())?;
@@ -50,8 +68,8 @@ pub(crate) fn release_anomaly(context: &Context, module: Option<&OsStr>) -> Resu
 ///
 /// # Errors
 /// If the module, its ledger or its state cannot be used.
-pub(crate) fn release_torn(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    release_each(context, module, |target| {
+pub(crate) fn release_torn(context: &Context, released: Released) -> Result<Exit> {
+    release_each(context, released, |target| {
         let was_torn = transfer::release_torn(target, &Clock::System)?;
         Ok(if was_torn { "no longer torn" } else { "not torn" }.to_string())
     })
@@ -62,8 +80,8 @@ pub(crate) fn release_torn(context: &Context, module: Option<&OsStr>) -> Result<
 ///
 /// # Errors
 /// If the module, its ledger or its state cannot be used.
-pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    release_each(context, module, |target| {
+pub(crate) fn release_unseen(context: &Context, released: Released) -> Result<Exit> {
+    release_each(context, released, |target| {
         Ok(match dead_transfers::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
             1 => "1 push counts as ended".to_string(),
@@ -76,13 +94,16 @@ pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Resul
 ///
 /// # Errors
 /// If the module, its inode log or its state cannot be used.
-pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    release_each(context, module, |target| {
-        let accepted = commands::accept(target, &Clock::System)?.altered_inodes.len();
-        Ok(match accepted {
-            0 => "nothing is altered".to_string(),
-            count => format!("{} accepted as found", counted(count, "altered file")),
-        })
+pub(crate) fn release_damage(context: &Context, released: Released) -> Result<Exit> {
+    release_each(context, released, |target| {
+        let accepted = commands::accept(target, &Clock::System)?;
+        let files = match accepted.altered_inodes.len() {
+            0 if accepted.lacking.is_empty() => Some("nothing is altered".to_string()),
+            0 => None,
+            count => Some(format!("{} accepted as found", counted(count, "altered file"))),
+        };
+        let lacking = accepted.lacking.iter().map(|one| format!("accepted that {}", one.text()));
+        Ok(files.into_iter().chain(lacking).collect::<Vec<_>>().join("; "))
     })
 }
 
@@ -90,8 +111,8 @@ pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Resul
 ///
 /// # Errors
 /// If the module or its root cannot be used.
-pub(crate) fn release_vanished(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    release_each(context, module, |target| {
+pub(crate) fn release_vanished(context: &Context, released: Released) -> Result<Exit> {
+    release_each(context, released, |target| {
         let names = commands::accept_vanished(target, &Clock::System)?;
         let names: Vec<String> = names.iter().map(|name| escape(name.as_bytes())).collect();
         Ok(match names.as_slice() {
@@ -105,14 +126,29 @@ pub(crate) fn release_vanished(context: &Context, module: Option<&OsStr>) -> Res
 /// still stands.
 fn release_each(
     context: &Context,
-    module: Option<&OsStr>,
+    Released { module, json }: Released,
     end: impl Fn(&Target) -> Result<String>,
 ) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
+    let mut views = Vec::new();
+    let exit = context.change_each(module, None, Opener::Upkeep, |target| {
         let ended = end(target)?;
-        let message: Vec<String> = [ended].into_iter().chain(standing(target)?).collect();
+        let standing = standing(target)?;
+        if json {
+            views.push(ReleaseView {
+                module: target.name.as_deref().map(escape),
+                snapshot_root: escape_path(&target.root_path),
+                ended,
+                standing,
+            });
+            return Ok(Exit::Done);
+        }
+        let message: Vec<String> = [ended].into_iter().chain(standing).collect();
         print_done(context, target, &message.join("; "))
-    })
+    })?;
+    if json {
+        print_json(module.is_some(), &views)?;
+    }
+    Ok(exit)
 }
 
 /// Everything that still keeps snapshots from expiring, from being made or from being complete.

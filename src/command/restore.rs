@@ -30,7 +30,7 @@ use crate::store::leases::Lease;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
@@ -60,6 +60,7 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
         }
         None => {
             let target = target.ok_or_else(|| unknown_module(&chosen))?;
+            check_module_exists(&target.module_path)?;
             lost_directory_error(target).map_or(Ok(()), Err)?;
             let restored = match options.dry_run {
                 true => try_in_place(job, target, &mut on_step)?,
@@ -83,6 +84,19 @@ fn unknown_module(chosen: &ChosenSnapshot) -> Error {
          or restore with --to into a directory",
         escape_path(&chosen.root_path)
     ))
+}
+
+fn check_module_exists(module: &Path) -> Result<()> {
+    if module.is_dir() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "the module directory {} does not exist, so nothing can be restored into it: run \
+         `mkdir {}`, give it the owner that it had, and restore again; or restore with --to into \
+         another directory",
+        escape_path(module),
+        shell_path(module)
+    )))
 }
 
 /// The paths of the command line, as paths in the snapshot.
@@ -135,6 +149,18 @@ fn try_in_place(job: RestoreJob, target: &Target, on_step: OnStep) -> Result<Res
 }
 
 fn restore_in_place(job: RestoreJob, target: &Target, context: &Context) -> Result<Restored> {
+    // A run that takes a snapshot begins the records anew, and pauses expiry.
+    if !target.is_registered() {
+        return Err(Error::Root {
+            path: escape_path(&target.root_path),
+            problem: format!("has no records of the module {}", target.label()),
+            remedy: format!(
+                "nothing was restored: run `{}` first, which records the snapshots that are there, \
+                 and restore then; or restore with --to into another directory",
+                target.command("snapshot", "")
+            ),
+        });
+    }
     confine::to([target], context.write_scope);
     let lease = take_lease(job, Some(&target.open_root()));
     in_place(job, target, &Clock::System, || drop(lease))

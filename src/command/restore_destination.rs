@@ -36,10 +36,8 @@ pub(crate) fn destination(
     if path.exists() && !path.is_dir() {
         return Err(Error::Usage(format!("{} is no directory", escape_path(&path))));
     }
-    let source = KnownRoot {
-        root: chosen.root_path.clone(),
-        module: chosen.target.as_ref().map(|target| target.module_path.clone()),
-    };
+    let module = chosen.target.as_ref().map(|target| target.module_path.clone());
+    let source = KnownRoot { root: chosen.root_path.clone(), module };
     let paths = paths_to(&path, &source);
     let mut roots: Vec<KnownRoot> = paths.iter().flat_map(|path| roots_above(path)).collect();
     roots.push(source);

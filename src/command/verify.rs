@@ -14,11 +14,11 @@ use crate::run::verify::commands;
 use crate::run::verify::repair::{self, Repaired};
 use crate::run::verify::verified::{AlteredPath, LackingSnapshot, Verified};
 use crate::system::clock::Clock;
+use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
-use crate::tell::{PROGRAM, counted};
 
 /// Verifies each module, after a repair if `repairs`. The exit status is a failure if any file is
 /// altered.
@@ -48,7 +48,7 @@ pub(crate) fn run(
         let is_damaged = verified.is_damaged();
         let view = VerifyView::new(target, &verified, repaired.as_ref());
         if !json {
-            print(&view.to_text(&target.label(), &target.argument()))?;
+            print(&view.to_text(target))?;
         }
         views.push(view);
         Ok(match (is_damaged, is_incomplete) {
@@ -173,7 +173,8 @@ impl VerifyView {
         }
     }
 
-    fn to_text(&self, label: &str, argument: &str) -> String {
+    fn to_text(&self, target: &Target) -> String {
+        let label = &target.label();
         let mut text =
             self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
         for LackingView { snapshot, lacks, entries, first } in &self.lacking {
@@ -186,7 +187,7 @@ impl VerifyView {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
         }
-        let next = self.next_step(argument);
+        let next = self.next_step(target);
         for line in std::iter::once(self.summary()).chain(self.notes()).chain(next) {
             text += &format!("{label}: {line}\n");
         }
@@ -194,22 +195,23 @@ impl VerifyView {
     }
 
     /// What to do about damage.
-    fn next_step(&self, module: &str) -> Option<String> {
+    fn next_step(&self, target: &Target) -> Option<String> {
         let is_of_attributes = |one: &AlteredView| {
             one.changes
                 .iter()
                 .all(|change| ["mode", "owner", "mtime", "xattr"].contains(&change.what))
         };
         let repair = match self.repaired.is_none() && self.altered.iter().any(is_of_attributes) {
-            true => {
-                format!("`{PROGRAM} verify {module} --repair-attributes` restores attributes; ")
-            }
+            true => format!(
+                "`{}` restores attributes; ",
+                target.command("verify", "--repair-attributes")
+            ),
             false => String::new(),
         };
         (self.damaged_snapshots > 0).then(|| {
             format!(
-                "expiry is paused: {repair}`{PROGRAM} release {module} --damage` accepts the files \
-                 as they are"
+                "expiry is paused: {repair}`{}` accepts the files as they are",
+                target.command("release", "--damage")
             )
         })
     }

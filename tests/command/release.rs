@@ -90,3 +90,26 @@ fn a_broken_policy_stands_and_hides_no_other_trouble() {
         .says("release --torn")
         .says(&gone);
 }
+
+#[test]
+fn each_command_that_changes_something_says_so_in_json() {
+    let (module, first) = Module::with_snapshot();
+    tree::write(&module.latest.join("more"), "x");
+    let second = module.expect_snapshot();
+    let of = |json: &serde_json::Value| (json["outcome"].clone(), json["snapshots"].clone());
+    let named = |command: &str| module.json(&[command, "data", &first, &second, "--json"]);
+    for (command, outcome) in [("pin", "pinned"), ("unpin", "unpinned")] {
+        let json = named(command);
+        assert_eq!(json["module"], "data", "{json:#}");
+        assert_eq!(of(&json), (outcome.into(), serde_json::json!([first, second])));
+    }
+    module.run(&["expire", "data", &first, "--below-min-keep"]).exits(&[0]);
+    let json = module.json(&["undelete", "data", &first, "--json"]);
+    assert_eq!(of(&json), ("undeleted".into(), serde_json::json!([first])));
+    for option in ["--torn", "--damage", "--unseen", "--vanished"] {
+        let json = module.json(&["release", "data", option, "--json"]);
+        assert!(json["ended"].is_string() && json["standing"] == serde_json::json!([]), "{json:#}");
+    }
+    let all = module.json(&["release", "--all", "--json"]);
+    assert_eq!(all[0]["ended"], "nothing to release", "{all:#}");
+}

@@ -85,7 +85,8 @@ fn what_a_snapshot_lacks_damages_that_snapshot_only() {
         let (_, json) = verify(&module);
         assert_eq!(json["altered"][0]["path"], "b", "{json:#}");
 
-        module.run(&["release", "--damage", NAME]).exits(&[0]);
+        let run = module.run(&["release", "--damage", NAME]).exits(&[0]);
+        run.says(&format!("accepted that {words}"));
         let (status, json) = verify(&module);
         assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{lacking}: {json:#}");
         module.run(&["check", NAME]).exits(&[0]);

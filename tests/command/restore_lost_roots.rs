@@ -156,6 +156,40 @@ fn an_ordinary_user_restores_what_may_be_read() {
 }
 
 #[test]
+fn a_module_whose_directory_is_gone_is_restored_by_its_name() {
+    let (module, name, snapshot) = full_module();
+    let away = module.directory.join("away");
+    fs::rename(&module.latest, &away).expect("moved");
+    let later = ["data", "--at", "2100-01-01"];
+    for arguments in [&["data", &name][..], &["data", "newest"], &later, &[&name]] {
+        assert_restores(&module, &snapshot, arguments, 0);
+    }
+    let make = format!("mkdir {}", module.latest.display());
+    module.run(&["restore", "data", &name, ".", "--in-place"]).exits(&[2]).says(&make);
+    // What was the module is no place for a restore.
+    let mut command = module.command(&["restore", "data", &name, "--to"]);
+    Run::of(command.arg(&module.latest)).exits(&[2]).says("--in-place");
+    fs::create_dir(&module.latest).expect("a directory");
+    module.run(&["restore", "data", &name, ".", "--in-place"]).exits(&[0, 4]);
+    exact::assert_same(&snapshot, &module.latest);
+}
+
+#[test]
+fn a_restore_in_place_without_records_says_what_to_do_first() {
+    let (module, name, snapshot) = full_module();
+    fs::remove_dir_all(module.private("")).expect("removed");
+    let before = exact::of(&module.root);
+    let order = ["restore", "data", &name, ".", "--in-place"];
+    let run = module.run(&order).exits(&[2]).says("nothing was restored");
+    run.says("snapshot data");
+    assert_eq!(exact::of(&module.root), before);
+    module.run(&["snapshot", "data"]).exits(&[0, 4]);
+    fs::remove_file(module.latest.join("read me")).expect("removed");
+    module.run(&order).exits(&[0, 4]);
+    exact::assert_same(&snapshot, &module.latest);
+}
+
+#[test]
 fn a_file_lends_no_rights_of_another_owner() {
     if !is_root() || !have(&["setpriv"]) {
         return;
