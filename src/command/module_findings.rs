@@ -34,8 +34,8 @@ pub(crate) fn unknown(why: &str) -> Finding {
 pub(crate) fn former(target: &Target) -> Finding {
     let message = format!(
         "rsyncd.conf gives this module another directory, and its earlier snapshots in {} get no \
-         new ones: a history goes on elsewhere only after a move (see `Move` in \
-         docs/operations.md); if these are no longer needed, remove them and run `rm {}`",
+         new ones: to go on with them, set `path` back, or move them (docs/operations.md, Move a \
+         module); if they are no longer needed, remove them and run `rm {}`",
         escape_path(&target.root_path),
         target.memory_files()
     );

@@ -54,6 +54,7 @@ fn what_else_turns_every_push_away_is_named() {
         ("hosts allow = 127.0.0.1/33", "hosts-refused", "mask"),
         (login.as_str(), "secrets-file", "is a directory"),
         ("temp dir = /no-such", "conf-file", "temp dir"),
+        ("temp dir = /no/such", "conf-file", "temp dir"),
         ("lock file = /no-such/lock\nmax connections = 4", "conf-file", "lock file"),
         ("exclude from = /no-such", "conf-file", "exclude from"),
     ] {
@@ -90,6 +91,10 @@ fn a_comment_behind_a_list_is_told_as_one() {
         patient.write(&good.replace("read only = no", &format!("read only = no\n{lines}")));
         patient.is_told("conf-parameter", "warning", "write it on a line of its own");
     }
+    let quoted = format!("auth users = laptop\nsecrets file = \"{}\"", secrets.display());
+    patient.write(&good.replace("read only = no", &format!("read only = no\n{quoted}")));
+    patient.is_told("conf-parameter", "warning", "the quotes for a part of `secrets file`");
+    patient.fails_as("laptop@");
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(crate) fn missing(
              moved, or take the module out if it is given up",
             escape_path(root)
         ),
-        (None, None) => error.to_string(),
+        (None, None) => format!("{error}; mount its disk, or correct `path`"),
         (None, Some(make)) => {
             format!("{error}; if its disk is mounted and the module is new, make it: {make}")
         }

@@ -47,7 +47,7 @@ pub(crate) fn findings(module: &RsyncdModule) -> Vec<Finding> {
         module.get("path").is_some_and(|path| path.windows(3).any(|it| it == b"/./"));
     if let Some(path) = named("temp dir").filter(|_| !has_two_parts).and_then(below)
         && is_missing(&path)
-        && path.ancestors().nth(1).is_some_and(Path::exists)
+        && module.path().is_ok_and(|directory| directory.exists())
     {
         tell("temp dir", &path, gone, "take it out: rsync needs no other place for what it writes");
     }

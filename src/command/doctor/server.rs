@@ -30,7 +30,7 @@ impl Doctor<'_> {
             return Vec::new();
         }
         let mut found = ignored_lines(modules);
-        found.extend(trailing_comments(&hooked));
+        found.extend(misread_values(&hooked));
         found.extend(without_timeout(&hooked));
         let modules = ServedModules {
             use_chroot: hooked
@@ -88,8 +88,9 @@ fn ignored_lines(modules: &[&RsyncdModule]) -> Vec<Finding> {
     all.filter_map(finding).collect()
 }
 
-/// Values that a comment may not follow, since rsync takes it for part of them. Others are numbers,
-/// of which rsync reads the digits, or commands of a shell, which has comments of its own.
+/// Values that no quotes may enclose and no comment may follow, since rsync takes these for parts of
+/// them. Others are numbers, of which rsync reads the digits, or commands of a shell, which knows
+/// quotes and comments.
 const TAKEN_WHOLE: [&str; 13] = [
     "auth users",
     "charset",
@@ -106,23 +107,30 @@ const TAKEN_WHOLE: [&str; 13] = [
     "uid",
 ];
 
-/// Values with what is meant as a comment. A file may have such a name.
-fn trailing_comments(hooked: &[&RsyncdModule]) -> Vec<Finding> {
+/// Values with what is meant as a comment or as quotes. A file may have such a name.
+fn misread_values(hooked: &[&RsyncdModule]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let pairs = hooked.iter().flat_map(|module| TAKEN_WHOLE.map(|parameter| (*module, parameter)));
     let finding = |(module, parameter): (&RsyncdModule, &str)| {
         let setting = module.setting(parameter)?;
-        let at = setting.value.windows(2).position(|pair| matches!(pair, b" #" | b"\t#"))?;
         let path = Path::new(OsStr::from_bytes(&setting.value));
         if path.is_absolute() && (!is_responsive(path) || path.exists()) {
             return None;
         }
-        let comment = escape(&setting.value[at + 1..]);
-        let message = format!(
-            "{}: rsync takes `{comment}` for a part of `{parameter}`; write it on a line of its \
-             own",
-            setting.place
-        );
+        let value = setting.value.as_slice();
+        let comment = value.windows(2).position(|pair| matches!(pair, b" #" | b"\t#"));
+        let text = match (comment, value) {
+            (Some(at), _) => format!(
+                "`{}` for a part of `{parameter}`; write it on a line of its own",
+                escape(&value[at + 1..])
+            ),
+            // Quotes around a path have a finding of their own.
+            (None, [first @ (b'"' | b'\''), .., last]) if first == last && parameter != "path" => {
+                format!("the quotes for a part of `{parameter}`; leave them out")
+            }
+            _ => return None,
+        };
+        let message = format!("{}: rsync takes {text}", setting.place);
         seen.insert(setting.place.to_string())
             .then(|| Finding::new(FindingId::ConfParameter, Severity::Warning, message))
     };
@@ -193,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_behind_a_value_is_told_once() {
+    fn quotes_and_comments_that_rsync_takes_for_the_value_are_told_once() {
         let there = tempfile::tempdir().expect("a directory");
         let odd = there.path().join("a #b");
         std::fs::create_dir(&odd).expect("a directory");
@@ -205,11 +213,14 @@ mod tests {
             ("path = /no/such # x", 1),
             (odd.as_str(), 0),
             ("timeout = 600 # x", 0),
+            ("secrets file = \"/etc/rsyncd.secrets\"", 1),
+            ("hosts allow = '10.0.0.1'", 1),
+            ("path = \"/srv\"", 0),
             ("hosts allow = 127.0.0.1#x", 0),
             ("comment = a # b", 0),
         ] {
             let conf = conf(&format!("{line}\n[a]\n[b]\n"));
-            let found = trailing_comments(&conf.modules.iter().collect::<Vec<_>>());
+            let found = misread_values(&conf.modules.iter().collect::<Vec<_>>());
             assert_eq!(found.len(), expected, "{line}: {found:?}");
         }
     }
