@@ -30,7 +30,7 @@ use crate::store::leases::Lease;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, shell_path};
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
@@ -60,7 +60,6 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
         }
         None => {
             let target = target.ok_or_else(|| unknown_module(&chosen))?;
-            check_module_exists(&target.module_path)?;
             lost_directory_error(target).map_or(Ok(()), Err)?;
             let restored = match options.dry_run {
                 true => try_in_place(job, target, &mut on_step)?,
@@ -84,19 +83,6 @@ fn unknown_module(chosen: &ChosenSnapshot) -> Error {
          or restore with --to into a directory",
         escape_path(&chosen.root_path)
     ))
-}
-
-fn check_module_exists(module: &Path) -> Result<()> {
-    if module.is_dir() {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "the module directory {} does not exist, so nothing can be restored into it: run \
-         `mkdir {}`, give it the owner that it had, and restore again; or restore with --to into \
-         another directory",
-        escape_path(module),
-        shell_path(module)
-    )))
 }
 
 /// The paths of the command line, as paths in the snapshot.

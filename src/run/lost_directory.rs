@@ -11,14 +11,15 @@ use crate::tell::error::Error;
 use crate::tell::escape::{escape_path, shell_path};
 
 /// The error of work that needs the module's directory if that does not exist: how to make it
-/// with the owner and mode that the newest complete snapshot recorded.
+/// with the owner and mode of the newest complete snapshot, or of the newest if none is complete.
 pub(crate) fn lost_directory_error(target: &Target) -> Option<Error> {
     let path = &target.module_path;
     if path.symlink_metadata().is_ok() {
         return None;
     }
     let names = snapshot_names(&target.root_path, &target.policy.time_zone).ok()?;
-    let newest = newest_up_to(&names, chrono::DateTime::<chrono::Utc>::MAX_UTC)?;
+    let complete = newest_up_to(&names, chrono::DateTime::<chrono::Utc>::MAX_UTC);
+    let newest = complete.or_else(|| names.last())?;
     let was = fs::symlink_metadata(target.root_path.join(&newest.text)).ok()?;
     let shown = shell_path(path);
     Some(Error::LostDirectory {
