@@ -121,10 +121,8 @@ fn a_look_ends_the_mark_of_a_lost_state_if_nothing_has_changed() {
     assert_eq!(fs::read(module.latest.join("read me")).expect("a file"), before);
     fs::remove_file(module.private("state.toml")).expect("removed");
     module.run(&["rotate", "data", "--confirm"]).exits(&[4]).says("state.toml is missing");
-    module
-        .run(&["check", "data"])
-        .exits(&[1])
-        .says("rsyncd-snapshot snapshot data` that finds the module equal");
+    let told = module.run(&["check", "data"]).exits(&[1]);
+    told.says("`rsyncd-snapshot snapshot data ").says("` that finds the module equal");
     module.run(&["snapshot", "data"]).exits(&[0]);
     assert_eq!(module.snapshots(), [name]);
     module.run(&["check", "data"]).exits(&[0]);

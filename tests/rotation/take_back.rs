@@ -145,7 +145,7 @@ fn a_pinned_snapshot_stays_until_it_is_unpinned_and_says_why_everywhere() {
 fn a_pin_needs_a_snapshot_and_tells_what_there_is_instead() {
     let module = three();
     module.run(&["rotate", "data", "--dry-run"]).exits(&[0]);
-    for name in ["2020-01-01T00-00-01Z", "latest", ".rsyncd-snapshot", "..", "2020-01-01", "a\nb"] {
+    for name in ["2020-01-01T00-00-01Z", "latest", ".rsyncd-snapshot", "..", "2020-01-05", "a\nb"] {
         module.run(&["pin", "data", name]).exits(&[2]).says("list");
     }
     module.run(&["unpin", "data", OLD[0]]).exits(&[2]).says("pinned");

@@ -225,7 +225,7 @@ fn assert_a_chain_is_survived(name: &str, levels: usize) -> Trial {
 /// under these limits.
 #[test]
 fn a_tree_of_ten_thousand_levels_is_no_obstacle() {
-    assert_a_chain_is_survived("d", by_sweep(2_000, 10_000, 50_000));
+    assert_a_chain_is_survived("d", by_sweep(3_000, 10_000, 50_000));
 }
 
 #[test]

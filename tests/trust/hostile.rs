@@ -45,7 +45,7 @@ fn kinds() -> &'static [Kind] {
 
 /// How long each kind of run is tried.
 fn duration() -> Duration {
-    Duration::from_secs(by_sweep(1, 4, 60))
+    Duration::from_secs(by_sweep(2, 4, 60))
 }
 
 /// A module, and the process that does that to it.
