@@ -4,3 +4,4 @@ pub(crate) mod backup_options;
 pub(crate) mod rsync_system_backup;
 pub(crate) mod rsyncd_snapshot;
 mod shared_arguments;
+mod usage_status;

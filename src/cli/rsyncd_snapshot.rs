@@ -9,13 +9,13 @@ use log::LevelFilter;
 use nix::sys::stat::Mode;
 
 use crate::cli::shared_arguments::{
-    FormatArgs, HELP, ModuleArgs, OptionalModuleArgs, SnapshotArgs,
+    FormatArgs, HELP, HOLD_HELP, ModuleArgs, OptionalModuleArgs, ReleaseArgs, SnapshotArgs,
 };
+use crate::cli::usage_status::status_of_usage;
 use crate::command;
 use crate::command::doctor::hooks::{HookArguments, HookPurpose};
 use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
-use crate::command::finding::Severity;
 use crate::command::release::Released;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
@@ -169,12 +169,7 @@ enum Command {
     },
     /// Run a command on a snapshot; the snapshot neither expires nor changes until the command ends
     #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME -- COMMAND...")]
-    #[command(after_help = "\
-Each {} in COMMAND and its arguments becomes the path of the snapshot's directory, which is also in
-the environment variable RSYNCD_SNAPSHOT_HELD:
-    rsyncd-snapshot hold laptop 2026-11-22T19-08-31Z -- rsync -a {}/home/ /mnt/home/
-COMMAND has all rights of the user who runs `hold`: it is not confined as other commands are. The
-exit status is that of COMMAND; 126 if it cannot be run, 127 if it is not found.")]
+    #[command(after_help = HOLD_HELP)]
     Hold {
         /// Name of the snapshot. If several modules have a snapshot of that name, put the module
         /// first
@@ -206,22 +201,7 @@ exit status is that of COMMAND; 126 if it cannot be run, 127 if it is not found.
     /// off; an option ends another alert instead
     Release {
         #[command(flatten)]
-        modules: ModuleArgs,
-        /// Accept the module as whole, though the clients whose pushes failed have not pushed again
-        #[arg(long)]
-        torn: bool,
-        /// Accept altered files in snapshots as they are now
-        #[arg(long, conflicts_with = "torn")]
-        damage: bool,
-        /// Count pushes as ended whose processes cannot be seen from here, such as those of a
-        /// removed container
-        #[arg(long, conflicts_with_all = ["torn", "damage"])]
-        unseen: bool,
-        /// Accept that another program removed snapshots
-        #[arg(long, conflicts_with_all = ["torn", "damage", "unseen"])]
-        vanished: bool,
-        #[command(flatten)]
-        format: FormatArgs,
+        arguments: ReleaseArgs,
     },
     /// Report problems, for monitoring, and find mistakes in rsyncd.conf and policy
     Check {
@@ -320,23 +300,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The status of a wrong command line. That of `check` is one that monitoring does not take for a
-/// critical state.
-fn status_of_usage(exit: Exit) -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let takes_value = |option: &OsString| option == "--config" || option == "--rsyncd-conf";
-    let is_command = |pair: &&[OsString]| {
-        !takes_value(&pair[0]) && !pair[1].as_encoded_bytes().starts_with(b"-")
-    };
-    let command = arguments.windows(2).find(is_command).map(|pair| &pair[1]);
-    match exit {
-        Exit::Usage if command.is_some_and(|command| command == "check") => {
-            Severity::Unknown.code().into()
-        }
-        exit => exit.into(),
-    }
-}
-
 /// Runs the hook or command; returns the exit status. `umask` is the one that this process was
 /// started with.
 fn dispatch(
@@ -396,12 +359,14 @@ fn dispatch(
         Some(Command::Verify { modules, repair_attributes, format }) => {
             command::verify::run(context, modules.name(), repair_attributes, format.json)?
         }
-        Some(Command::Release { modules, torn, damage, unseen, vanished, format }) => {
-            match (Released { module: modules.name(), json: format.json }) {
-                released if vanished => command::release::release_vanished(context, released)?,
-                released if damage => command::release::release_damage(context, released)?,
-                released if unseen => command::release::release_unseen(context, released)?,
-                released if torn => command::release::release_torn(context, released)?,
+        Some(Command::Release { arguments: given }) => {
+            match (Released { module: given.modules.name(), json: given.format.json }) {
+                released if given.vanished => {
+                    command::release::release_vanished(context, released)?
+                }
+                released if given.damage => command::release::release_damage(context, released)?,
+                released if given.unseen => command::release::release_unseen(context, released)?,
+                released if given.torn => command::release::release_torn(context, released)?,
                 released => command::release::release_anomaly(context, released)?,
             }
         }

@@ -19,6 +19,14 @@ Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
 4 done, but read the lines that begin with \"warning:\".
 `check`: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
+/// Below the help of `hold`.
+pub(crate) const HOLD_HELP: &str = "\
+Each {} in COMMAND and its arguments becomes the path of the snapshot's directory, which is also in
+the environment variable RSYNCD_SNAPSHOT_HELD:
+    rsyncd-snapshot hold laptop 2026-11-22T19-08-31Z -- rsync -a {}/home/ /mnt/home/
+COMMAND has all rights of the user who runs `hold`: it is not confined as other commands are. The
+exit status is that of COMMAND; 126 if it cannot be run, 127 if it is not found.";
+
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct ModuleArgs {
@@ -65,4 +73,25 @@ pub(crate) struct FormatArgs {
     /// Print JSON, which docs/json.md describes
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    #[command(flatten)]
+    pub(crate) modules: ModuleArgs,
+    /// Accept the module as whole, though the clients whose pushes failed have not pushed again
+    #[arg(long)]
+    pub(crate) torn: bool,
+    /// Accept altered files in snapshots as they are now
+    #[arg(long, conflicts_with = "torn")]
+    pub(crate) damage: bool,
+    /// Count pushes as ended whose processes cannot be seen from here, such as those of a
+    /// removed container
+    #[arg(long, conflicts_with_all = ["torn", "damage"])]
+    pub(crate) unseen: bool,
+    /// Accept that another program removed snapshots
+    #[arg(long, conflicts_with_all = ["torn", "damage", "unseen"])]
+    pub(crate) vanished: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 }

@@ -2,9 +2,9 @@
 //!
 //! Messages that several commands share name a command of this program without program and module,
 //! such as `rotate --confirm`: there the reader has just typed both. A line of monitoring stands
-//! alone, so `check` writes `rsyncd-snapshot rotate laptop --confirm`. If `check` itself was given a
-//! policy file or a configuration of rsyncd, each command gets the same: without, it would act on
-//! another server.
+//! alone, so `check` writes `rsyncd-snapshot rotate laptop --confirm`. If `check` itself was given
+//! a policy file or a configuration of rsyncd, each command gets the same: without, it would act
+//! on another server.
 
 use crate::tell::PROGRAM;
 

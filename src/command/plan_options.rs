@@ -33,7 +33,7 @@ pub(crate) struct PlanOptions {
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Simulate regular pushes for this long, and show which snapshots the policy of MODULE
-    /// (without MODULE: [defaults]) then keeps
+    /// (without MODULE: the `defaults` of the policy) then keeps
     #[arg(long, value_name = "DURATION", value_parser = long_duration, conflicts_with = "sizes")]
     pub replay: Option<DurationText>,
     /// How often these pushes come [default: 1h]

@@ -3,8 +3,8 @@
 //!
 //! `[MODULE] NAME`, or `MODULE` with a time; `NAME` may be what one name begins with, `newest`, a
 //! day, or the absolute path of a snapshot or of something in one. `MODULE` may also be a snapshot
-//! root: on a rescue system there is no `rsyncd.conf`, and the disk is mounted elsewhere. So nothing
-//! but names in a directory is needed here.
+//! root: on a rescue system there is no `rsyncd.conf`, and the disk is mounted elsewhere. So
+//! nothing but names in a directory is needed here.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -62,9 +62,7 @@ pub enum Error {
         problem: String,
     },
     /// The module directory does not exist, though its snapshots do.
-    #[error(
-        "the module directory {path} does not exist, though {root} has its snapshots: {remedy}"
-    )]
+    #[error("the module directory {path} is gone, though {root} has its snapshots: {remedy}")]
     LostDirectory {
         /// The directory, escaped.
         path: String,
@@ -172,19 +170,17 @@ pub enum Error {
         /// How it differs from what was recorded of it.
         change: String,
     },
-    /// More files were altered than are known by name.
+    /// More files were altered than are known by name; the snapshot that was restored.
     #[error(
-        "more files of snapshots were altered than are known by name, and {snapshot} may hold some \
-         of them: run `verify` to see them"
+        "more files of snapshots were altered than are known by name, and {0} may hold some of \
+         them: run `verify` to see them"
     )]
-    OtherDamage {
-        /// The snapshot.
-        snapshot: String,
-    },
+    OtherDamage(String),
     /// A snapshot was restored that lacks entries.
     #[error(
-        "{snapshot} lacks {lacks} of {entries} entries that it had when it was taken, since another \
-         program removed them: run `verify` to see them, and restore them from another snapshot"
+        "{snapshot} lacks {lacks} of {entries} entries that it had when it was taken, since \
+         another program removed them: run `verify` to see them, and restore them from another \
+         snapshot"
     )]
     Lacking {
         /// The snapshot.
@@ -354,7 +350,7 @@ impl Error {
             | Error::NotAsInSnapshot { .. }
             | Error::SnapshotChanged { .. }
             | Error::AlteredInSnapshot { .. }
-            | Error::OtherDamage { .. }
+            | Error::OtherDamage(_)
             | Error::Lacking { .. }
             | Error::InTheWay { .. }
             | Error::Bug(_) => Exit::Failed,

@@ -1,5 +1,5 @@
-//! The policy that the hooks of a module name. They take snapshots by it, so the module is judged by
-//! it, too.
+//! The policy that the hooks of a module name. They take snapshots by it, so the module is judged
+//! by it, too.
 
 use std::path::Path;
 use std::rc::Rc;

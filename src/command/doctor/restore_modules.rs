@@ -33,7 +33,7 @@ impl Doctor<'_> {
             || known.overlapping(&path).any(|(root, ())| reaches_snapshots(&path, root))
     }
 
-    /// The note about a module that shows snapshots and has no hooks, which mark what is being read.
+    /// The note about a module that shows snapshots and has no hooks, which mark what is read.
     pub(super) fn missing_restore_hooks(
         &self,
         module: &RsyncdModule,
@@ -45,8 +45,8 @@ impl Doctor<'_> {
         let this = &hooks.this_command;
         let message = format!(
             "{}: it shows snapshots and has no hooks, so a restore through it may read a snapshot \
-             that is being recycled, and end well with files of two states; add `{PRE_XFER} = {this} \
-             {PRE_XFER_COMMAND}` and `{POST_XFER} = {this}`",
+             that is being recycled, and end well with files of two states; add \
+             `{PRE_XFER} = {this} {PRE_XFER_COMMAND}` and `{POST_XFER} = {this}`",
             hooks.post.place
         );
         Some(Finding::new(FindingId::RestoreModule, Severity::Ok, message))

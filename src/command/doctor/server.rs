@@ -88,9 +88,9 @@ fn ignored_lines(modules: &[&RsyncdModule]) -> Vec<Finding> {
     all.filter_map(finding).collect()
 }
 
-/// Values that no quotes may enclose and no comment may follow, since rsync takes these for parts of
-/// them. Others are numbers, of which rsync reads the digits, or commands of a shell, which knows
-/// quotes and comments.
+/// Values that no quotes may enclose and no comment may follow, since rsync takes these for parts
+/// of them. Others are numbers, of which rsync reads the digits, or commands of a shell, which
+/// knows quotes and comments.
 const TAKEN_WHOLE: [&str; 13] = [
     "auth users",
     "charset",

@@ -31,8 +31,8 @@ pub(crate) fn keep(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
 }
 
 /// What is known to be wrong with the `paths` of a snapshot. `entries`: how many a restore met, the
-/// snapshot's own directory not counted; none if it may have missed some. Empty if the program's own files cannot be read, as by an
-/// ordinary user.
+/// snapshot's own directory not counted; none if it may have missed some. Empty if the program's
+/// own files cannot be read, as by an ordinary user.
 pub(crate) fn of_restore(
     root_path: &Path,
     snapshot: &str,
@@ -66,7 +66,7 @@ fn altered(private: &OwnedDir, snapshot: &str, paths: &[RestorePath]) -> Vec<Err
         path: file.path,
         change: file.change,
     };
-    let more = is_cut.then(|| Error::OtherDamage { snapshot: snapshot.to_string() });
+    let more = is_cut.then(|| Error::OtherDamage(snapshot.to_string()));
     files.map(error).chain(more).collect()
 }
 
