@@ -33,19 +33,26 @@ fn seed() -> u64 {
     std::env::var("RSYNCD_SNAPSHOT_SEED").map_or(1, |seed| seed.parse().expect("a number"))
 }
 
-/// Cuts the power on each file system, and tells the figures.
+/// Cuts the power on each file system, and tells the figures. On a busy machine few cuts may hit a
+/// hook: up to three times as many are made until `hits` is content.
 fn on_each(
     name: &str,
     rig: Rig,
     images: usize,
     sabotage: Sabotage,
     enough: fn(&Findings) -> bool,
+    hits: impl Fn(&Findings) -> bool + Sync,
 ) -> Vec<(Kind, Findings)> {
+    let hits = &hits;
     let on = |kind: Kind| {
         let began = Instant::now();
         let mut findings = Findings::default();
-        for history in 0..images.div_ceil(IMAGES_OF_A_HISTORY) {
-            let rest = images - history * IMAGES_OF_A_HISTORY;
+        let histories = images.div_ceil(IMAGES_OF_A_HISTORY);
+        for history in 0..3 * histories {
+            if history >= histories && hits(&findings) {
+                break;
+            }
+            let rest = images - history % histories * IMAGES_OF_A_HISTORY;
             let seed = seed() + history as u64;
             findings.add(rig(kind, rest.min(IMAGES_OF_A_HISTORY), seed, sabotage, &enough));
             eprintln!(
@@ -68,7 +75,8 @@ fn nothing_is_lost(name: &str, rig: Rig) {
         return;
     }
     let images = images();
-    let results = on_each(name, rig, images, Sabotage::None, |_| false);
+    let hits = |findings: &Findings| findings.in_hooks > images / 10;
+    let results = on_each(name, rig, images, Sabotage::None, |_| false, hits);
     let told: Vec<&str> = results
         .iter()
         .flat_map(|(_, findings)| &findings.violations)
@@ -81,9 +89,9 @@ fn nothing_is_lost(name: &str, rig: Rig) {
         told[..told.len().min(10)].join("\n")
     );
     for (kind, findings) in results {
-        assert_eq!(findings.images, images, "{kind:?}");
+        assert!(findings.images >= images, "{kind:?}");
         // A rig that has nothing to look at finds nothing.
-        assert!(findings.in_hooks > images / 10, "{kind:?}: {findings}");
+        assert!(hits(&findings), "{kind:?}: {findings}");
         assert!(
             findings.acknowledged > images / 2
                 && findings.torn > images / 50
@@ -105,7 +113,7 @@ fn is_noticed(
     if !is_possible() {
         return;
     }
-    for (kind, findings) in on_each(name, rig, IMAGES_OF_A_HISTORY, sabotage, enough) {
+    for (kind, findings) in on_each(name, rig, IMAGES_OF_A_HISTORY, sabotage, enough, |_| true) {
         let is_noticed =
             findings.violations.iter().any(|violation| expected.contains(&violation.wrong));
         assert!(is_noticed, "{kind:?} without {sabotage:?}: {findings}");
