@@ -16,7 +16,7 @@ use crate::command;
 use crate::command::doctor::hooks::{HookArguments, HookPurpose};
 use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
-use crate::command::release::Released;
+use crate::command::release::{self, Released};
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
@@ -361,18 +361,15 @@ fn dispatch(
         }
         Some(Command::Release { arguments: given }) => {
             match (Released { module: given.modules.name(), json: given.format.json }) {
-                released if given.vanished => {
-                    command::release::release_vanished(context, released)?
-                }
-                released if given.damage => command::release::release_damage(context, released)?,
-                released if given.unseen => command::release::release_unseen(context, released)?,
-                released if given.torn => command::release::release_torn(context, released)?,
-                released => command::release::release_anomaly(context, released)?,
+                released if given.vanished => release::release_vanished(context, released)?,
+                released if given.damage => release::release_damage(context, released)?,
+                released if given.unseen => release::release_unseen(context, released)?,
+                released if given.torn => release::release_torn(context, released)?,
+                released => release::release_anomaly(context, released)?,
             }
         }
         Some(Command::Check { modules, format, .. }) => {
-            let (name, json) = (modules.name(), format.json);
-            return command::check::run(context, name, json, read_hook, prober);
+            return command::check::run(context, modules.name(), format.json, read_hook, prober);
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };

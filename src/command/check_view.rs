@@ -42,11 +42,15 @@ impl CheckedModuleView {
         // Where all is well, the line that sums up is worth more than a note.
         let is_note = |one: &Finding| one.level == Severity::Ok && one.id != FindingId::Age;
         shown.sort_by_key(|finding| (Reverse(finding.level), is_note(finding)));
-        let more = shown.len().saturating_sub(1);
+        // Lines that say OK are not counted: they would read like problems.
+        let problems = shown.iter().filter(|finding| finding.level != Severity::Ok).count();
         let line = |(at, finding): (usize, &&Finding)| {
             let (status, module) = (finding.level.word(), &self.module);
-            let end =
-                if at == 0 && more > 0 { format!("; {more} more below") } else { String::new() };
+            let end = match problems.saturating_sub(1) {
+                1 if at == 0 => "; 1 more problem below".to_string(),
+                more if at == 0 && more > 0 => format!("; {more} more problems below"),
+                _ => String::new(),
+            };
             format!("{status} - {module}: {}{end}\n", finding.message)
         };
         shown.iter().enumerate().map(line).collect()
@@ -108,10 +112,10 @@ mod tests {
         assert_eq!(view.status, Severity::Critical);
         assert_eq!(
             view.to_text(false),
-            "CRITICAL - b: no hook; 2 more below\n\
+            "CRITICAL - b: no hook; 1 more problem below\n\
              WARNING - b: torn; push again\n\
              OK - b: 2 snapshots\n\
-             OK - a: 3 snapshots; 1 more below\n\
+             OK - a: 3 snapshots\n\
              OK - a: a note\n"
         );
         assert!(view.to_text(true).contains("OK - b: cannot tell: why\n"));

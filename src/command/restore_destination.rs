@@ -1,9 +1,9 @@
 //! The directory that `restore --to` writes into: where it is, and why it may not be that one.
 //!
 //! What is protected is found in three ways, since each may fail: by the program's own records
-//! above the directory, by the root that the command reads, and by `rsyncd.conf`. A bind mount shows
-//! a snapshot under another path. So the kernel's list of mounts is asked for every path to the
-//! directory, and the directories above it are compared with the snapshots of the root.
+//! above the directory, by the root that the command reads, and by `rsyncd.conf`. A bind mount
+//! shows a snapshot under another path. So the kernel's list of mounts is asked for every path to
+//! the directory, and the directories above it are compared with the snapshots of the root.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

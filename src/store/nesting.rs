@@ -232,9 +232,9 @@ fn overlap_problem(module_path: &Path, overlap: &Overlap) -> String {
 fn overlap_remedy(overlap: &Overlap) -> String {
     match overlap {
         Overlap::HoldsRoot(_) | Overlap::InsideSnapshots(_) => {
-            "give the hooks only to modules that clients push to: if they push to this one, give it \
-             a `path` with a parent directory of its own, and if not, take the hooks out of it and \
-             set `read only = yes`"
+            "give the hooks only to modules that clients push to: if they push to this one, give \
+             it a `path` with a parent directory of its own, and if not, take the hooks out of it \
+             and set `read only = yes`"
                 .to_string()
         }
         Overlap::RootInsideModule(_) => {

@@ -113,6 +113,18 @@ fn a_read_only_disk_can_be_restored_from() {
     mount("remount,rw");
 }
 
+/// Lets an ordinary user run the program and read the root. Returns a directory of that user.
+fn open_to_an_ordinary_user(module: &mut Module) -> PathBuf {
+    let program = module.directory.join("program");
+    copy_program(Path::new(BINARY), &program);
+    module.server.program = program;
+    tree::set_mode(&module.root, 0o755);
+    let own = module.directory.join("own");
+    fs::create_dir(&own).expect("a directory");
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).expect("chown");
+    own
+}
+
 #[test]
 fn an_ordinary_user_restores_what_may_be_read() {
     if !is_root() || !have(&["setpriv"]) {
@@ -124,13 +136,7 @@ fn an_ordinary_user_restores_what_may_be_read() {
     tree::write(&module.latest.join("closed"), "x");
     tree::set_mode(&module.latest.join("closed"), 0o600);
     let name = module.expect_snapshot();
-    let program = module.directory.join("program");
-    copy_program(Path::new(BINARY), &program);
-    module.server.program = program;
-    tree::set_mode(&module.root, 0o755);
-    let own = module.directory.join("own");
-    fs::create_dir(&own).expect("a directory");
-    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).expect("chown");
+    let own = open_to_an_ordinary_user(&mut module);
     let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
     let setpriv = ["setpriv", &user, &group, "--clear-groups"];
     let restore = |more: &[&str]| {
@@ -208,13 +214,7 @@ fn a_file_lends_no_rights_of_another_owner() {
     fs::create_dir(module.latest.join("directory")).expect("a directory");
     tree::set_mode(&module.latest.join("directory"), 0o2_755);
     let name = module.expect_snapshot();
-    let program = module.directory.join("program");
-    copy_program(Path::new(BINARY), &program);
-    module.server.program = program;
-    tree::set_mode(&module.root, 0o755);
-    let own = module.directory.join("own");
-    fs::create_dir(&own).expect("a directory");
-    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).expect("chown");
+    let own = open_to_an_ordinary_user(&mut module);
     let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
     for expected in ["2", "0"] {
         let setpriv = ["setpriv", &user, &group, "--clear-groups"];

@@ -272,10 +272,10 @@ pub(crate) fn proc_finding(daemon: &DaemonFacts, mounts: &str) -> Option<Finding
     };
     let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
     let message = format!(
-        "the rsync daemon (process {}) sees /proc with `{option}`, so its hooks cannot tell running \
-         pushes from dead ones, and every snapshot is partial: write `[Service]` and `{setting}` \
-         into /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`) and run \
-         `systemctl restart {unit}`",
+        "the rsync daemon (process {}) sees /proc with `{option}`, so its hooks cannot tell \
+         running pushes from dead ones, and every snapshot is partial: write `[Service]` and \
+         `{setting}` into /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit \
+         {unit}`) and run `systemctl restart {unit}`",
         daemon.pid
     );
     Some(Finding::new(FindingId::Daemon, Severity::Critical, message))

@@ -3,7 +3,7 @@
 //! `check` reads what clients made, so it gives up nearly all capabilities first. Whether the user
 //! of a module can write into its directory, and whether a file system has hard links, shows only
 //! to a process with other rights. The kernel also hides the environment, the mounts and the
-//! written bytes of other processes from one that Landlock confines, whoever its user is. So
+//! written bytes of other processes from one that Landlock confines, root's as well. So
 //! `check` starts this program once more before it gives anything up. The prober reads nothing but
 //! the questions of its parent, one a line; it answers each with a line, and ends when its parent
 //! ends. Of another process's environment it tells only whether one variable is there.
