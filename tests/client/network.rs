@@ -338,7 +338,11 @@ fn an_unfinished_backup_is_due_after_a_while() {
         machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]);
         daemon.await_hooks(2 * HOOKS);
         let names = module.snapshots();
-        assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
+        // Without a pre-xfer hook, the hook of the data may start only when the last push has
+        // removed the completion file: then each of the two makes a complete snapshot.
+        let most = if is_paired { 3 } else { 4 };
+        assert!((3..=most).contains(&names.len()), "{names:?}");
+        assert!(names[2..].iter().all(|name| name.ends_with('Z')), "{names:?}");
         assert!(!module.is_marked("due"), "{:?}", module.state());
     }
 }
