@@ -1,0 +1,197 @@
+//! The commands of rsyncd-snapshot with their arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::cli::shared_arguments::{
+    FormatArgs, HOLD_HELP, ModuleArgs, OptionalModuleArgs, ReleaseArgs, SnapshotArgs,
+};
+use crate::command::plan_options::PlanOptions;
+use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
+use crate::module::confine::WriteScope;
+
+/// What `rsyncd-snapshot` is asked to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The hook that rsyncd runs before a transfer: refuse a push that would write into snapshots,
+    /// and let it wait while a snapshot is being taken
+    PreXfer,
+    /// The hook that rsyncd runs after a transfer: take a snapshot if the transfer changed the
+    /// module, then rotate
+    PostXfer {
+        /// Do the work in a background process, so that the connection ends at once
+        #[arg(long)]
+        detach: bool,
+        /// Be that background process
+        #[arg(long, hide = true, conflicts_with = "detach")]
+        detached: bool,
+    },
+    /// Take a snapshot now, unless nothing changed, then rotate
+    Snapshot {
+        #[command(flatten)]
+        modules: ModuleArgs,
+        /// Only if one is due: a hook was killed or gave up waiting, min_interval put it off, or
+        /// another push was running
+        #[arg(long)]
+        due: bool,
+        /// Record a push without a daemon: N is the exit status of the rsync that has just filled
+        /// the directory
+        #[arg(long, value_name = "N", conflicts_with = "due")]
+        status: Option<i32>,
+        /// Expire nothing
+        #[arg(long)]
+        no_rotate: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Rotate now: expire what the policy no longer keeps
+    Rotate {
+        #[command(flatten)]
+        modules: ModuleArgs,
+        /// Decide and explain, but delete nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Confirm that the clock, the list of snapshots and the policy are right, and end the
+        /// pause of expiry
+        #[arg(long, conflicts_with = "dry_run")]
+        confirm: bool,
+        /// Remove retired snapshots at once: then none can be brought back
+        #[arg(long, conflicts_with = "dry_run")]
+        purge: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Explain what rotation would do: each snapshot, keep or expire, every reason
+    Plan {
+        #[command(flatten)]
+        options: PlanOptions,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// List snapshots with age, grade and counts
+    List {
+        #[command(flatten)]
+        modules: OptionalModuleArgs,
+        /// List the snapshots that are retired and can still be brought back
+        #[arg(long)]
+        expired: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Keep snapshots whatever the policy says
+    #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME...")]
+    Pin {
+        #[command(flatten)]
+        snapshot: SnapshotArgs,
+        /// Why; `list` shows it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Leave pinned snapshots to the policy again
+    #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME...")]
+    Unpin {
+        #[command(flatten)]
+        snapshot: SnapshotArgs,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Delete snapshots: retire them, so that `undelete` can bring them back, or remove them now
+    #[command(override_usage = "rsyncd-snapshot expire [OPTIONS] [MODULE] NAME...")]
+    Expire {
+        #[command(flatten)]
+        snapshot: SnapshotArgs,
+        /// Remove them at once, also if they are retired already: then none can be brought back
+        #[arg(long)]
+        now: bool,
+        /// Let fewer complete snapshots stay than min_keep; the newest always stays
+        #[arg(long)]
+        below_min_keep: bool,
+        /// Say what would be done, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Bring retired snapshots back, and pin them
+    #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME...")]
+    Undelete {
+        #[command(flatten)]
+        snapshot: SnapshotArgs,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Run a command on a snapshot; the snapshot neither expires nor changes until the command ends
+    #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME -- COMMAND...")]
+    #[command(after_help = HOLD_HELP)]
+    Hold {
+        /// Name of the snapshot. If several modules have a snapshot of that name, put the module
+        /// first
+        #[arg(num_args = 1..=2, required = true, value_name = "NAME")]
+        named: Vec<OsString>,
+        /// The command with its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Copy files out of a snapshot with all attributes and hard links, and verify the copy
+    #[command(override_usage = RESTORE_USAGE, after_help = RESTORE_HELP)]
+    Restore {
+        #[command(flatten)]
+        options: RestoreOptions,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Check whether files in snapshots were altered in place; exit 1 if so
+    Verify {
+        #[command(flatten)]
+        modules: ModuleArgs,
+        /// Give snapshots back the modes, owners, times and extended attributes that were altered
+        #[arg(long)]
+        repair_attributes: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Accept a push that changed most of the tree: expiry goes on, and the automatic pin is taken
+    /// off; an option ends another alert instead
+    Release {
+        #[command(flatten)]
+        arguments: ReleaseArgs,
+    },
+    /// Report problems, for monitoring, and find mistakes in rsyncd.conf and policy
+    Check {
+        #[command(flatten)]
+        modules: OptionalModuleArgs,
+        #[command(flatten)]
+        format: FormatArgs,
+        /// Be the process that tries what needs rights that `check` gives up
+        #[arg(long, hide = true, exclusive = true)]
+        prober: bool,
+    },
+    /// Print the policy that takes over from a configuration of rotate-backups
+    ImportPolicy {
+        /// The configuration, such as /etc/rotate-backups.ini
+        #[arg(value_name = "FILE.ini")]
+        file: PathBuf,
+    },
+}
+
+impl Command {
+    /// How much of the file system the command is meant to change.
+    pub(crate) fn write_scope(&self) -> WriteScope {
+        match self {
+            Command::Plan { .. }
+            | Command::List { .. }
+            | Command::Check { .. }
+            | Command::ImportPolicy { .. }
+            | Command::Expire { dry_run: true, .. }
+            | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
+            Command::Restore { options, .. } => options.write_scope(),
+            Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
+            Command::Hold { .. } => WriteScope::Unconfined,
+            _ => WriteScope::Roots,
+        }
+    }
+}
