@@ -24,6 +24,7 @@ pub mod free_space;
 pub mod free_space_candidates;
 pub mod free_space_choice;
 pub mod frequency;
+pub mod glob_pattern;
 pub mod grade;
 pub mod lacking;
 pub mod lease;

@@ -7,6 +7,8 @@
 
 use std::path::Path;
 
+use crate::decide::glob_pattern::GlobPattern;
+
 /// The meaning of a section's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SectionLocation {
@@ -111,122 +113,6 @@ fn normalized(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// A shell pattern as `fnmatch` reads it: `*` crosses slashes too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GlobPattern {
-    /// The pattern as it is written.
-    pub text: String,
-    parts: Vec<GlobPart>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum GlobPart {
-    Exactly(char),
-    Any,
-    Many,
-    Class { negated: bool, ranges: Vec<(char, char)> },
-}
-
-impl GlobPart {
-    fn admits(&self, character: char) -> bool {
-        match self {
-            GlobPart::Exactly(own) => *own == character,
-            GlobPart::Any | GlobPart::Many => true,
-            GlobPart::Class { negated, ranges } => {
-                ranges.iter().any(|(first, last)| (*first..=*last).contains(&character)) != *negated
-            }
-        }
-    }
-}
-
-/// The shapes of snapshot names, `0` for any digit.
-const NAME_SHAPES: [&str; 3] =
-    ["0000-00-00 00:00:00", "0000-00-00T00-00-00Z", "0000-00-00T00-00-00Z-partial"];
-
-impl GlobPattern {
-    /// Reads a pattern; every text is one.
-    pub fn new(text: &str) -> Self {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            rest = &rest[first.len_utf8()..];
-            parts.push(match first {
-                '*' => GlobPart::Many,
-                '?' => GlobPart::Any,
-                '[' => match class(rest) {
-                    Some((class, remaining)) => {
-                        rest = remaining;
-                        class
-                    }
-                    None => GlobPart::Exactly('['),
-                },
-                other => GlobPart::Exactly(other),
-            });
-        }
-        GlobPattern { text: text.to_string(), parts }
-    }
-
-    /// Whether the whole of `text` matches.
-    pub fn matches(&self, text: &str) -> bool {
-        self.matches_by(text, GlobPart::admits)
-    }
-
-    /// Whether some snapshot could have a name that matches.
-    pub fn may_match_a_snapshot(&self) -> bool {
-        let admits = |part: &GlobPart, character: char| match character {
-            '0' => ('0'..='9').any(|digit| part.admits(digit)),
-            other => part.admits(other),
-        };
-        NAME_SHAPES.iter().any(|shape| self.matches_by(shape, admits))
-    }
-
-    fn matches_by(&self, text: &str, admits: impl Fn(&GlobPart, char) -> bool) -> bool {
-        let characters: Vec<char> = text.chars().collect();
-        // Whether the parts so far can match that many characters.
-        let mut reached = vec![false; characters.len() + 1];
-        reached[0] = true;
-        for part in &self.parts {
-            let mut next = vec![false; reached.len()];
-            for position in 0..reached.len() {
-                let before = position.checked_sub(1);
-                next[position] = match part {
-                    GlobPart::Many => {
-                        reached[position] || before.is_some_and(|before| next[before])
-                    }
-                    part => before
-                        .is_some_and(|before| reached[before] && admits(part, characters[before])),
-                };
-            }
-            reached = next;
-        }
-        reached.last() == Some(&true)
-    }
-}
-
-/// The class that begins after a `[`, and what follows it; `None` where no bracket closes it.
-fn class(text: &str) -> Option<(GlobPart, &str)> {
-    let negated = text.starts_with('!');
-    let inside = if negated { &text[1..] } else { text };
-    // A bracket that comes first belongs to the class.
-    let end = inside.char_indices().skip(1).find(|(_, character)| *character == ']')?.0;
-    let characters: Vec<char> = inside[..end].chars().collect();
-    let mut ranges = Vec::new();
-    let mut rest = characters.as_slice();
-    while let Some((&first, remaining)) = rest.split_first() {
-        match remaining {
-            ['-', last, following @ ..] => {
-                ranges.push((first, *last));
-                rest = following;
-            }
-            _ => {
-                ranges.push((first, first));
-                rest = remaining;
-            }
-        }
-    }
-    Some((GlobPart::Class { negated, ranges }, &inside[end + 1..]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,36 +150,5 @@ mod tests {
         };
         assert_eq!(host("joe@nas:/srv/a"), ("joe@nas".to_string(), "/srv/a".to_string()));
         assert_eq!(host("nas:a:b"), ("nas".to_string(), "a:b".to_string()));
-    }
-
-    #[test]
-    fn patterns_match_as_fnmatch_does() {
-        for (pattern, text, expected) in [
-            ("/srv/*", "/srv/a/b", true),
-            ("/srv/*", "/srv", false),
-            ("*a*b", "xaxbab", true),
-            ("*a*b", "xaxba", false),
-            ("?[a-c]", "xb", true),
-            ("?[!a-c]", "xb", false),
-            ("[]x]*", "]", true),
-            ("[!]x]*", "]", false),
-            ("[x", "[x", true),
-            ("[c-a]", "b", false),
-            ("[a-]", "-", true),
-            ("", "", true),
-            ("*", "ä\n", true),
-        ] {
-            assert_eq!(GlobPattern::new(pattern).matches(text), expected, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_that_could_match_a_snapshot_is_told_from_one_that_cannot() {
-        for pattern in ["*", "2019-*", "*[5-7]", "*-partial", "????-??-?? *", "20[12]*Z", "*[!x]"] {
-            assert!(GlobPattern::new(pattern).may_match_a_snapshot(), "{pattern}");
-        }
-        for pattern in ["*.tar", "latest", "2019", "*x*", "????-??-??", "a*"] {
-            assert!(!GlobPattern::new(pattern).may_match_a_snapshot(), "{pattern}");
-        }
     }
 }

@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use crate::decide::frequency::Frequency;
+use crate::decide::glob_pattern::GlobPattern;
 use crate::migrate::ini::{IniMistake, IniSection, IniSetting};
-use crate::migrate::location::GlobPattern;
 use crate::migrate::value::{RetentionCount, boolean, is_set, list, period};
 
 /// The table of a module in the policy.
