@@ -6,14 +6,20 @@
 //! a policy file or a configuration of rsyncd, each command gets the same: without, it would act
 //! on another server.
 
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
 use crate::tell::PROGRAM;
 
 /// The commands that work on one module and need nothing else than options.
 const COMMANDS: [&str; 6] = ["list", "plan", "release", "rotate", "snapshot", "verify"];
 
+/// The commands that want a module and then the name of a snapshot.
+const SNAPSHOT_COMMANDS: [&str; 3] = ["diff", "pin", "restore"];
+
 /// All commands that messages name.
-const ALL_COMMANDS: [&str; 14] = [
+const ALL_COMMANDS: [&str; 15] = [
     "check",
+    "diff",
     "expire",
     "hold",
     "import-policy",
@@ -69,9 +75,16 @@ fn with_code(message: &str, changed: impl Fn(&str) -> Option<String>) -> String 
 fn whole(code: &str, module: &str) -> Option<String> {
     let code = code.strip_prefix(PROGRAM).and_then(|code| code.strip_prefix(' ')).unwrap_or(code);
     let (command, options) = code.split_once(' ').map_or((code, ""), |(one, rest)| (one, rest));
-    let are_options = options.split_ascii_whitespace().all(|word| word.starts_with("--"));
-    let names_all = options.contains("--all");
-    (COMMANDS.contains(&command) && are_options && !names_all).then(|| {
+    let mut words = options.split_ascii_whitespace();
+    let names_snapshot = words
+        .clone()
+        .next()
+        .is_some_and(|word| SnapshotName::parse(word.as_bytes(), &Zone::utc()).is_some());
+    let lacks_module = match SNAPSHOT_COMMANDS.contains(&command) {
+        true => names_snapshot,
+        false => COMMANDS.contains(&command) && words.all(|word| word.starts_with("--")),
+    };
+    (lacks_module && !options.contains("--all")).then(|| {
         let gap = if options.is_empty() { "" } else { " " };
         format!("{PROGRAM} {command} {module}{gap}{options}")
     })
@@ -90,6 +103,11 @@ mod tests {
                 "look at `rsyncd-snapshot plan laptop`; then `rsyncd-snapshot release laptop`",
             ),
             ("`list`", "`rsyncd-snapshot list laptop`"),
+            (
+                "`diff 2026-11-30T01-02-03Z`, `rsyncd-snapshot restore 2026-11-30T01-02-03Z a`",
+                "`rsyncd-snapshot diff laptop 2026-11-30T01-02-03Z`, \
+                 `rsyncd-snapshot restore laptop 2026-11-30T01-02-03Z a`",
+            ),
             ("`rsyncd-snapshot release`", "`rsyncd-snapshot release laptop`"),
         ] {
             assert_eq!(with_module(message, "laptop"), expected);
@@ -102,6 +120,7 @@ mod tests {
             "`rsyncd-snapshot release data --torn`",
             "`snapshot --all --due`",
             "`snapshot data`",
+            "`rsyncd-snapshot pin data 2026-11-30T01-02-03Z`",
             "`snapshot_root`",
             "not `closed",
         ] {

@@ -85,7 +85,18 @@ pub(crate) fn last_failure(target: &Target) -> Vec<Finding> {
     let Some(memory) = target.memory.recall(&target.module_path) else { return Vec::new() };
     let failure = memory.failure.map(|failure| {
         let when = failure.time.format("%FT%TZ");
-        let message = format!("the last run failed at {when}: {}", failure.message);
+        let message = match failure.work {
+            RunKind::Snapshot => format!(
+                "the last run failed at {when}: {}. Once that is mended, push again or run \
+                 `snapshot`: the next good run ends this alarm",
+                failure.message
+            ),
+            RunKind::Rotation => format!(
+                "the last rotation failed at {when}: {}. Once that is mended, run `rotate`: the \
+                 next good run ends this alarm",
+                failure.message
+            ),
+        };
         Finding::new(FindingId::LastRun, Severity::Critical, message)
     });
     let warning = |text| Finding::new(FindingId::LastRun, Severity::Warning, text);

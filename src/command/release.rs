@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::command::run_findings::Activity;
 use crate::command::{print_done, print_json};
+use crate::decide::grade::Grade;
 use crate::decide::root_overlap::Opener;
 use crate::decide::rotation::pauses;
 use crate::decide::snapshot_reason::Pause;
@@ -20,6 +21,7 @@ use crate::module::target::Target;
 use crate::run::verify::commands;
 use crate::run::{dead_transfers, rotate, transfer, vanished};
 use crate::store::ledger::Ledger;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::counted;
@@ -70,9 +72,25 @@ pub(crate) fn release_anomaly(context: &Context, released: Released) -> Result<E
 /// If the module, its ledger or its state cannot be used.
 pub(crate) fn release_torn(context: &Context, released: Released) -> Result<Exit> {
     release_each(context, released, |target| {
-        let was_torn = transfer::release_torn(target, &Clock::System)?;
-        Ok(if was_torn { "no longer torn" } else { "not torn" }.to_string())
+        if !transfer::release_torn(target, &Clock::System)? {
+            return Ok("not torn".to_string());
+        }
+        let kept = newest_complete(target)?.map(|name| {
+            format!(
+                "; the next snapshot counts as complete, so if the module is a mixture, keep {name} \
+                 from before by `pin {name}`"
+            )
+        });
+        Ok(format!("no longer torn{}", kept.unwrap_or_default()))
     })
+}
+
+/// The name of the newest complete snapshot, if there is one.
+fn newest_complete(target: &Target) -> Result<Option<String>> {
+    let root = target.look_at_root()?;
+    let list = SnapshotList::read(&root, &target.policy.time_zone)?;
+    let newest = list.newest(Grade::Complete, Clock::System.now());
+    Ok(newest.map(|snapshot| snapshot.name.text.clone()))
 }
 
 /// Ends pushes whose processes cannot be seen from here: those of another machine, or of a

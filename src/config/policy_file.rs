@@ -19,6 +19,9 @@ use crate::decide::duration_text::DurationText;
 use crate::decide::policy::Policy;
 use crate::decide::similar::did_you_mean;
 
+/// How the message of an unknown key ends if no known one is like it.
+const UNKNOWN_KEY: &str = "is an unknown key";
+
 /// The policies of all modules, each of them valid.
 #[derive(Debug, Clone)]
 pub struct Policies {
@@ -50,9 +53,11 @@ impl Policies {
             return Ok(policies);
         }
         mistakes.sort_by_key(|mistake| mistake.offset);
-        let is_unknown_key =
-            |mistake: &&mut PolicyMistake| walk.unknown_keys.contains(&mistake.offset);
-        if let Some(first) = mistakes.iter_mut().find(is_unknown_key) {
+        // A key that gets a suggestion needs no list.
+        let needs_list = |mistake: &&mut PolicyMistake| {
+            walk.unknown_keys.contains(&mistake.offset) && mistake.message.ends_with(UNKNOWN_KEY)
+        };
+        if let Some(first) = mistakes.iter_mut().find(needs_list) {
             first.message += &format!("; the keys are {}", KEYS.map(|(name, _)| name).join(", "));
         }
         let lines = LinePositions::new(text);
@@ -242,7 +247,7 @@ fn unknown_key(key_path: &str, name: &str, is_table: bool) -> String {
         true => " (a module's name that has a dot in it needs quotes)".to_string(),
         false => did_you_mean(name, KEYS.map(|(known, _)| known)),
     };
-    format!("{key_path} is an unknown key{hint}")
+    format!("{key_path} {UNKNOWN_KEY}{hint}")
 }
 
 fn without_byte_order_mark(text: &str) -> &str {
@@ -610,9 +615,10 @@ mod tests {
             "p.toml:13:2:",
         ];
         assert_eq!(places, expected, "{mistakes:#?}");
-        assert!(mistakes[1].contains(
-            "defaults.min_kep is an unknown key (did you mean min_keep?); the keys are keep, strict"
-        ));
+        let told = "defaults.min_kep is an unknown key (did you mean min_keep?)";
+        assert!(mistakes[1].ends_with(told), "{mistakes:#?}");
+        let told = "is an unknown key; the keys are keep, strict";
+        assert!(mistakes[2].contains(told), "{mistakes:#?}");
         let with_list = |line: &&String| line.contains("the keys are");
         assert_eq!(mistakes.iter().filter(with_list).count(), 1, "{mistakes:#?}");
         assert!(mistakes[9].contains("modul has no place here (did you mean module?); the top"));

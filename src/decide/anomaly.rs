@@ -89,7 +89,9 @@ impl fmt::Display for Anomaly {
         write!(
             f,
             "on {since} a push changed {changed} and removed {removed} of {entries} entries; \
-             {before} from before it is pinned; look at both, then run `rsyncd-snapshot release`"
+             {before} from before it is pinned. What it changed: `diff {before}`. \
+             If that was meant: `release`. If not, files come back from {before}: \
+             `restore {before} PATH --in-place`"
         )
     }
 }

@@ -101,7 +101,9 @@ impl Listing {
         self.entries.clear();
         self.is_whole = false;
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(BUFFER_BYTES, MaybeUninit::uninit());
+        if buffer.is_empty() {
+            buffer = Box::new_uninit_slice(BUFFER_BYTES).into_vec();
+        }
         let read = self.fill(directory, &mut buffer, bytes);
         self.buffer = buffer;
         read

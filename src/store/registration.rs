@@ -70,14 +70,14 @@ impl Registration {
                          `snapshot_root` for it"
                     )
                 } else if unescape(&self.path).is_some_and(|path| is_there(&path)) {
-                    "that directory is there, so its module uses this root: give the other module \
-                     a `snapshot_root` of its own in the policy, or a `path` with a parent \
+                    "that directory is there, so its module keeps this root: give this module a \
+                     `snapshot_root` of its own in the policy, or a `path` with a parent \
                      directory of its own"
                         .to_string()
                 } else {
                     format!(
-                        "give the other module a `snapshot_root` of its own; if the module has \
-                         moved here, change `path` in {file}"
+                        "give this module a `snapshot_root` of its own; if it is the same module, \
+                         and its directory has moved, change `path` in {file}"
                     )
                 },
             ));

@@ -206,7 +206,7 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
     };
     let so = hook.consequence();
     let mend = match hook.is_ours() {
-        true => format!("put {this} there"),
+        true => format!("name {this} in that line"),
         false => "correct the line, or take it out".to_string(),
     };
     let text = match file {
@@ -221,7 +221,8 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
         ProgramFile::Unrelated => {
             let message = format!(
                 "{}: {}: {path} is another program and no script that could run {PROGRAM}, so it \
-                 seems that no snapshot is made; put {this} there",
+                 seems that no snapshot is made; name {this} in \
+                 that line",
                 hook.place, hook.parameter
             );
             return Some(Finding::new(FindingId::Hook, Severity::Warning, message));
@@ -229,7 +230,8 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
         ProgramFile::OtherVersion => {
             let message = format!(
                 "{}: {}: {path} is another version of this program ({this}), which therefore \
-                 cannot tell what it does; install one version in both places, or put {this} there",
+                 cannot tell what it does; install one version in both places, or name {this} \
+                 in that line",
                 hook.place, hook.parameter
             );
             return Some(Finding::new(FindingId::Hook, Severity::Warning, message));
@@ -248,8 +250,8 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
             format!("{path} is not {PROGRAM}, though it is called so, {so}; {mend}")
         }
         ProgramFile::NotExecutable => format!(
-            "{path} cannot be executed, {so}; run `chmod +x {path}`, unless its file system is \
-             mounted with `noexec`, or {mend}"
+            "{path} cannot be executed, {so}; {mend}, or if it is a program that you want to run, \
+             `chmod +x {path}`, which does not help where the file system is mounted with `noexec`"
         ),
     };
     Some(hook.critical(&text))

@@ -146,7 +146,8 @@ pub(crate) fn findings(
             Severity::Warning,
             format!(
                 "{place}: hosts allow: {} is an address for examples, which no client has; put the \
-                 client's address there",
+                 client's address there, which rsyncd logs as `connect from` when the client \
+                 tries to push",
                 escape(word)
             ),
         )),
