@@ -7,6 +7,7 @@ use crate::command::finding::Severity;
 use crate::decide::duration_text::roughly;
 use crate::decide::free_space::bytes_text;
 use crate::decide::liveness::{Liveness, unseen_limit};
+use crate::decide::lock_holder::LockHolder;
 use crate::decide::verdict::has_waited;
 use crate::decide::verdict_facts::DueReason;
 use crate::module::target::Target;
@@ -41,19 +42,13 @@ pub(crate) fn long_run(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String
         return None;
     }
     let text = lock::holder_of(root.private(), &|text| {
-        began(text).is_some_and(|since| now - since > LONG_RUN)
+        LockHolder::parse(text).is_some_and(|holder| now - holder.since > LONG_RUN)
     })?;
     Some(format!(
         "a run has held the lock for more than {}: {text}; no other run can begin. It may wait \
          for a disk or a server that does not answer, or have much to do: look at that process",
         roughly(LONG_RUN)
     ))
-}
-
-/// When a run began, by its description in the lock file.
-fn began(holder: &str) -> Option<DateTime<Utc>> {
-    let since = holder.rsplit_once(" since ")?.1.trim();
-    DateTime::parse_from_rfc3339(since).ok().map(|since| since.to_utc())
 }
 
 /// What runs and pushes in the ledger have left or are doing.
@@ -95,6 +90,16 @@ impl<'a> Activity<'a> {
             )),
             (None, None) => None,
         }
+    }
+
+    /// The run that holds the lock, in its own words.
+    pub(crate) fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
+    }
+
+    /// The pushes that run now, as far as is known.
+    pub(crate) fn pushes(&self) -> impl Iterator<Item = &StoredEntry> {
+        self.entries.iter().filter(|stored| stored.is_running_push() && !self.is_dead(stored))
     }
 
     fn liveness(&self, stored: &StoredEntry) -> Liveness {
@@ -229,7 +234,7 @@ fn takes_too_long(age: TimeDelta, usual_seconds: u64) -> bool {
     age > LONG_PUSH && age.num_seconds() > limit
 }
 
-fn why_due(reason: DueReason) -> &'static str {
+pub(crate) fn why_due(reason: DueReason) -> &'static str {
     match reason {
         DueReason::LockBusy => "because a run gave up waiting for another one",
         DueReason::MinInterval => {
@@ -242,9 +247,8 @@ fn why_due(reason: DueReason) -> &'static str {
 
 /// Whether the process exists that a run has named in the lock file.
 fn is_alive(holder: &str) -> bool {
-    let pid = holder.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
-    let pid = pid.and_then(|pid| pid.parse().ok());
-    pid.is_some_and(|pid| Process::of(pid).is_ok_and(|found| found.is_some()))
+    let holder = LockHolder::parse(holder);
+    holder.is_some_and(|holder| Process::of(holder.pid).is_ok_and(|found| found.is_some()))
 }
 
 #[cfg(test)]

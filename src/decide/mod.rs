@@ -29,6 +29,7 @@ pub mod grade;
 pub mod lacking;
 pub mod lease;
 pub mod liveness;
+pub mod lock_holder;
 pub mod module_argument;
 pub mod name;
 pub mod obstacle;

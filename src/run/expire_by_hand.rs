@@ -32,6 +32,7 @@ use crate::store::unremovable;
 use crate::system::mounts::note_mounts_below;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tell::progress;
 
 /// What the administrator asks for.
 #[derive(Debug, Clone, Copy)]
@@ -222,6 +223,7 @@ pub(crate) fn carry_out(
 ) -> Result<ExpireReport> {
     let Session { root, clock, .. } = session;
     let mut report = ExpireReport::default();
+    progress::enter("expiring");
     report.warnings.extend(vanished::read_and_note(session)?);
     let names_of = |is_wanted: &dyn Fn(&NamedSnapshot) -> bool| -> Vec<String> {
         judged.named.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone()).collect()

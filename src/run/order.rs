@@ -33,6 +33,7 @@ use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::system::priority::lower_priority;
 use crate::tell::error::{Error, Result};
+use crate::tell::progress;
 
 /// Takes a snapshot of `target` if the request calls for one, and rotates.
 ///
@@ -141,8 +142,10 @@ fn work(session: Session, mut request: Request, mut lock: RunLock) -> Result<Rep
     publish::wait_for_free_second(root, clock, clock.now())?;
     warnings.extend(lock.join_job_queue(session, &request)?);
     loop {
+        progress::enter("taking a snapshot");
         let mut report = snapshot::snapshot(session, &request)?;
         if report.is_success() && request.rotates {
+            progress::enter("rotating");
             rotate::rotate_after_snapshot(session, &mut report)?;
         } else if report.is_failed_transfer() {
             rotate::free_retired(session, SpaceNeed::FailedTransfer)?
@@ -234,6 +237,7 @@ fn covered(session: Session, request: &Request) -> Result<Report> {
 pub(crate) fn under_lock(session: Session, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let is_covered = || Error::Bug("a verification was covered by another run");
     let lock = RunLock::acquire(session, &Request::rotation())?.ok_or_else(is_covered)?;
+    progress::enter("updating the inode log");
     let result = work();
     if let Err(error) = release_or_serve(session, lock)? {
         let label = session.label();

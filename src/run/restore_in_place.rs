@@ -35,6 +35,7 @@ use crate::system::clock::Clock;
 use crate::system::process::Process;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
+use crate::tell::wait_notice::WaitNotice;
 
 /// What a restore that cannot begin says about its consequence.
 const NOTHING_RESTORED: &str = "nothing was restored: try again later";
@@ -88,18 +89,28 @@ pub(crate) fn in_place(
 fn enter(session: Session, job: RestoreJob) -> Result<StoredEntry> {
     let Session { target, root, clock } = session;
     let seconds = target.policy.push_wait.seconds();
+    let notice = WaitNotice::begin();
+    let holder = || {
+        let holder = holder_of(root.private(), &|_| true);
+        holder.unwrap_or_else(|| "a run that takes a snapshot".to_string())
+    };
     let wait = GateWait {
         deadline: &|| Instant::now() + Duration::from_secs(seconds),
         is_gone_after: &|pause| {
+            notice.tell_once(|| {
+                let (label, limit, holder) = (target.label(), target.policy.push_wait, holder());
+                format!(
+                    "{label}: waits for up to {limit} for a run that reads the module: {holder}"
+                )
+            });
             sleep(pause);
             false
         },
     };
     let GateAnswer::Open(ledger) = wait.until_open(session)? else {
-        let holder = holder_of(root.private(), &|_| true);
         return Err(Error::Busy {
             root: root.label(),
-            holder: holder.unwrap_or_else(|| "a run that takes a snapshot".to_string()),
+            holder: holder(),
             waited_seconds: seconds,
             consequence: NOTHING_RESTORED,
         });

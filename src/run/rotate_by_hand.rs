@@ -15,6 +15,7 @@ use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::system::priority::lower_priority;
 use crate::tell::error::{Error, Result};
+use crate::tell::progress;
 
 /// Rotates, and remembers the outcome. With `confirm`, pauses end first, because the administrator
 /// has checked the clock and the policy.
@@ -63,6 +64,7 @@ fn rotate_in_root(
     let request = Request::rotation();
     let mut lock = RunLock::acquire(session, &request)?.ok_or_else(is_covered)?;
     let queue_warning = lock.join_job_queue(session, &request)?;
+    progress::enter("rotating");
     vanished::tell(session, vanished::read_and_note(session)?);
     if confirm {
         end_pauses(session)?;

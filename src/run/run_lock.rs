@@ -6,18 +6,24 @@
 use std::time::Duration;
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::lock_holder::LockHolder;
 use crate::decide::verdict_facts::DueReason;
 use crate::run::request::Request;
 use crate::run::session::Session;
-use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};
+use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait, long_jobs};
 use crate::store::lock::{DirLock, RootLock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
+use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tell::progress::{self, PhaseWatch};
+use crate::tell::wait_notice::WaitNotice;
 
 /// The lock of a root, held.
 pub(crate) struct RunLock {
+    /// Writes what this run does into the lock file.
+    _phases: PhaseWatch,
     lock: RootLock,
     /// The run's place in the job queue, once it has one.
     place: Option<QueuePlace>,
@@ -45,10 +51,12 @@ impl RunLock {
         let Session { target, root, .. } = session;
         let holder = describe_self(session, request);
         let mut lock = RootLock::open(root.private())?;
-        let held = |lock, has_waited| {
-            Ok(Some(RunLock { lock, place: None, has_waited, since: BootTime::now() }))
+        let held = |lock: RootLock, has_waited| {
+            let (_phases, since) = (note_phases(&lock, holder.clone()), BootTime::now());
+            Ok(Some(RunLock { _phases, lock, place: None, has_waited, since }))
         };
-        if lock.try_acquire(&holder)? {
+        let line = line_of(&holder);
+        if lock.try_acquire(&line)? {
             return held(lock, false);
         }
         // A detached process does not wait, because many waiting processes would pile up. It marks
@@ -56,15 +64,22 @@ impl RunLock {
         let is_detached = request.report_taken_over.is_some();
         let wait =
             Duration::from_secs(if is_detached { 0 } else { target.policy.lock_wait.seconds() });
-        log::debug!("{}: waiting for {}", target.label(), lock.holder());
+        let notice = WaitNotice::begin();
         // Of many runs that wait for the same snapshot, only one has to make it; the others stop
         // waiting then.
-        let is_served = || is_covered(root, request);
-        let mut acquired = lock.acquire(&holder, wait, is_served)?;
+        let is_served = |lock: &RootLock| {
+            notice.tell_once(|| {
+                let (label, root, holder) = (target.label(), root.label(), lock.holder());
+                let limit = target.policy.lock_wait;
+                format!("{label}: waits for up to {limit} for the lock of {root}: held by {holder}")
+            });
+            is_covered(root, request)
+        };
+        let mut acquired = lock.acquire(&line, wait, is_served)?;
         if !acquired && is_covered(root, request)? {
             return Ok(None);
         }
-        acquired = acquired || give_up(session, request, &mut lock, &holder)?;
+        acquired = acquired || give_up(session, request, &mut lock, &line)?;
         if !acquired {
             return Err(Error::Busy {
                 root: escape_path(&root.path),
@@ -97,8 +112,23 @@ impl RunLock {
         let Some(directory) = target.memory.directories.last() else { return Ok(None) };
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
-        let label = escape_path(&root.path);
-        match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONG_JOB) {
+        let (queue, label) = (directory.join(QUEUE), escape_path(&root.path));
+        let notice = WaitNotice::begin();
+        let on_wait = |before| {
+            notice.tell_once(|| {
+                let jobs = long_jobs(&queue, Duration::ZERO).into_iter().map(|job| job.label);
+                let jobs: Vec<String> = jobs.collect();
+                let (label, limit) = (target.label(), target.policy.lock_wait);
+                format!(
+                    "{label}: waits for up to {limit} in the job queue: {} before it \
+                     (max_parallel {max_parallel}), at work on {}",
+                    counted(before, "job"),
+                    jobs.join(", ")
+                )
+            });
+        };
+        progress::enter("waiting in the job queue");
+        match QueuePlace::wait(&queue, &label, max_parallel, wait, LONG_JOB, on_wait) {
             Ok(QueueWait::Admitted(place)) => self.place = Some(place),
             Ok(QueueWait::TimedOut(before)) => {
                 State::update(root.private(), |state| mark_lock_busy(session, request, state))?;
@@ -178,13 +208,30 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn describe_self(session: Session, request: &Request) -> String {
+fn describe_self(session: Session, request: &Request) -> LockHolder {
     let occasion = match &request.client {
         Some(client) => format!("after a transfer from {}", client.address),
         None => "run by hand".to_string(),
     };
-    let since = session.clock.now().format("%FT%TZ");
-    format!("process {} for {} ({occasion}) since {since}\n", std::process::id(), session.label())
+    LockHolder {
+        pid: std::process::id(),
+        module: session.label(),
+        occasion,
+        phase: None,
+        since: session.clock.now(),
+    }
+}
+
+fn line_of(holder: &LockHolder) -> String {
+    format!("{holder}\n")
+}
+
+/// From now on the lock file names each phase that this run begins.
+fn note_phases(lock: &RootLock, holder: LockHolder) -> PhaseWatch {
+    let write = lock.holder_writer();
+    progress::watch(move |phase| {
+        write(&line_of(&LockHolder { phase: Some(phase.to_string()), ..holder.clone() }));
+    })
 }
 
 fn is_covered(root: &SnapshotRoot, request: &Request) -> Result<bool> {

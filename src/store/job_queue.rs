@@ -91,13 +91,15 @@ struct JobQueue {
 impl QueuePlace {
     /// Draws a ticket in the directory `path`, made if need be, and waits until fewer than
     /// `max_parallel` jobs are before it that have worked for less than `longest`. The ticket says
-    /// that the job works on `label`, a text of one line.
+    /// that the job works on `label`, a text of one line. `on_wait` is called with the number of
+    /// those jobs each time that the job has to wait.
     pub(crate) fn wait(
         path: &Path,
         label: &str,
         max_parallel: usize,
         wait: Duration,
         longest: Duration,
+        on_wait: impl Fn(usize),
     ) -> Result<QueueWait> {
         let place = QueuePlace::draw(JobQueue::open(path)?)?;
         let deadline = Instant::now() + wait;
@@ -111,6 +113,7 @@ impl QueuePlace {
             if left.is_zero() {
                 return Ok(QueueWait::TimedOut(before));
             }
+            on_wait(before);
             sleep(PAUSE.min(left));
         }
     }
@@ -199,7 +202,7 @@ mod tests {
     }
 
     fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<QueuePlace> {
-        match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest)
+        match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest, |_| ())
             .expect("a ticket")
         {
             QueueWait::Admitted(turn) => Some(turn),

@@ -2,11 +2,13 @@
 //! such as that of the root's state. All are `flock`s by fs2.
 //!
 //! The lock file is never unlinked: another run would make a new file and lock that. The file holds
-//! a line about its holder, for the message of a run that gives up waiting.
+//! a line about its [holder](crate::decide::lock_holder), for `check`, `status` and runs that wait.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 /// The lock of a root, held for a whole run: only its holder may change the root. Comments call it
 /// the *long* lock, unlike a [`DirLock`].
 pub(crate) struct RootLock {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     is_held: bool,
 }
@@ -42,7 +44,7 @@ impl RootLock {
             Mode::from_bits_truncate(0o600),
         );
         let file = opened.map_err(|cause| Error::io("open", &path, cause))?;
-        Ok(RootLock { file: file.into(), path, is_held: false })
+        Ok(RootLock { file: Arc::new(file.into()), path, is_held: false })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -52,10 +54,9 @@ impl RootLock {
     /// Takes the lock if it is free, and writes `holder` into it.
     pub(crate) fn try_acquire(&mut self, holder: &str) -> Result<bool> {
         // By full name: std has methods of the same name with other errors.
-        match fs2::FileExt::try_lock_exclusive(&self.file) {
+        match fs2::FileExt::try_lock_exclusive(&*self.file) {
             Ok(()) => {
-                // The text only serves messages: a full disk must not keep the run from working.
-                let _ = self.write_holder(holder);
+                write_holder(&self.file, holder);
                 self.is_held = true;
                 Ok(true)
             }
@@ -65,11 +66,12 @@ impl RootLock {
     }
 
     /// Tries until `wait` is over or `is_needless` returns true; false if the lock stayed busy.
+    /// `is_needless` is called after each attempt.
     pub(crate) fn acquire(
         &mut self,
         holder: &str,
         wait: Duration,
-        mut is_needless: impl FnMut() -> Result<bool>,
+        mut is_needless: impl FnMut(&RootLock) -> Result<bool>,
     ) -> Result<bool> {
         let deadline = Instant::now() + wait;
         let mut pause = FIRST_PAUSE;
@@ -78,7 +80,7 @@ impl RootLock {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || is_needless()? {
+            if left.is_zero() || is_needless(self)? {
                 return Ok(false);
             }
             sleep(pause.min(left));
@@ -87,26 +89,26 @@ impl RootLock {
     }
 
     /// The text that the holder wrote about itself.
-    pub(crate) fn holder(&mut self) -> String {
-        let mut text = String::new();
-        let read =
-            self.file.rewind().and_then(|()| (&self.file).take(1_000).read_to_string(&mut text));
-        match read {
-            Ok(length) if length > 0 => one_line(text.trim()).into_owned(),
+    pub(crate) fn holder(&self) -> String {
+        let mut bytes = [0; MAX_HOLDER_BYTES];
+        let length = self.file.read_at(&mut bytes, 0).unwrap_or(0);
+        let text = str::from_utf8(&bytes[..length]).unwrap_or_default();
+        match text.lines().next() {
+            Some(line) if !line.is_empty() => one_line(line.trim()).into_owned(),
             _ => "an unknown process".to_string(),
         }
     }
 
-    fn write_holder(&mut self, holder: &str) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.file.write_all(holder.as_bytes())
+    /// Writes new texts about the holder, which is this run.
+    pub(crate) fn holder_writer(&self) -> impl Fn(&str) + use<> {
+        let file = Arc::clone(&self.file);
+        move |holder| write_holder(&file, holder)
     }
 
     /// Releases the lock. Closing the file, however the process ends, does so too.
     pub(crate) fn release(mut self) -> Result<()> {
         self.clear_holder();
-        fs2::FileExt::unlock(&self.file).map_err(|cause| Error::io("unlock", &self.path, cause))
+        fs2::FileExt::unlock(&*self.file).map_err(|cause| Error::io("unlock", &self.path, cause))
     }
 }
 
@@ -118,17 +120,29 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file =
         openat(private.directory, c_name(LOCK_FILE).as_c_str(), flags, Mode::empty()).ok()?;
-    let mut lock =
-        RootLock { file: file.into(), path: private.path.join(LOCK_FILE), is_held: false };
+    let path = private.path.join(LOCK_FILE);
+    let lock = RootLock { file: Arc::new(file.into()), path, is_held: false };
     let holder = lock.holder();
     if !is_meant(&holder) {
         return None;
     }
     // If no run holds the lock, the text may be that of a run that was killed.
-    match fs2::FileExt::try_lock_shared(&lock.file) {
+    match fs2::FileExt::try_lock_shared(&*lock.file) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Some(holder),
         _ => None,
     }
+}
+
+/// Longer texts about a holder are not ours.
+const MAX_HOLDER_BYTES: usize = 1_000;
+
+/// Writes the text about the holder. It only serves messages, so a full disk must not keep the run
+/// from working. A reader sees a whole line: the text is written at once, and what was longer is
+/// cut off after that. If it cannot be written, the file must not name another run.
+fn write_holder(file: &File, holder: &str) {
+    let written = file.write_all_at(holder.as_bytes(), 0);
+    let length = if written.is_ok() { holder.len() } else { 0 };
+    let _ = file.set_len(length as u64);
 }
 
 impl RootLock {

@@ -39,6 +39,7 @@ use crate::store::vanished;
 use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
+use crate::tell::progress;
 
 /// A recycled tree keeps the name of its snapshot instead.
 const STAGED: &str = "snapshot";
@@ -261,6 +262,7 @@ impl StagedSnapshot {
         let InodeRecording { recorder, began_ns } = evidence;
         let recorded = recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The root is on the module's file system, so this also makes the module's files durable.
+        progress::enter("writing to the disk");
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = staging_parent(is_in_root, &dir, root);

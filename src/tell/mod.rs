@@ -12,6 +12,7 @@ pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod usage;
+pub(crate) mod wait_notice;
 
 /// The name of the program: in `rsyncd.conf`, in paths of this machine and in messages.
 pub(crate) const PROGRAM: &str = "rsyncd-snapshot";

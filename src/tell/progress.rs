@@ -1,9 +1,12 @@
 //! Shows the progress of long work on a terminal: entries done, entries a second, time left.
 //!
 //! The process has one bar, as it has one log, and any part of the engine adds to it. Without a
-//! terminal, and in a hook, there is no bar.
+//! terminal, and in a hook, there is no bar. The name of each phase of the work also goes to those
+//! who [watch]: a run writes it into the lock file, for runs that wait.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, stderr};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +17,36 @@ static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
 /// Whether a phase is shown. Without this, an empty bar would be drawn after a log line.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
+
+type Watcher = dyn Fn(&'static str);
+
+thread_local! {
+    /// Who is told of the phases that begin in this thread. A run works in one thread, and tests
+    /// have a run in each of several.
+    static WATCHERS: RefCell<Vec<Rc<Watcher>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tells of phases until this value is dropped.
+#[must_use]
+pub(crate) struct PhaseWatch(Rc<Watcher>);
+
+impl Drop for PhaseWatch {
+    fn drop(&mut self) {
+        WATCHERS.with_borrow_mut(|all| all.retain(|one| !Rc::ptr_eq(one, &self.0)));
+    }
+}
+
+/// Calls `tell` with the name of each phase that begins in this thread.
+pub(crate) fn watch(tell: impl Fn(&'static str) + 'static) -> PhaseWatch {
+    let watcher: Rc<Watcher> = Rc::new(tell);
+    WATCHERS.with_borrow_mut(|all| all.push(Rc::clone(&watcher)));
+    PhaseWatch(watcher)
+}
+
+/// Begins a phase of which no progress is shown.
+pub(crate) fn enter(phase: &'static str) {
+    WATCHERS.with_borrow(|all| all.iter().for_each(|tell| tell(phase)));
+}
 
 /// Shows progress from now on if standard error is a terminal.
 pub(crate) fn start() {
@@ -40,6 +73,7 @@ impl Drop for ProgressPhase {
 
 /// Begins a phase named `what`. `entries`: how many are expected, if that is known.
 pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> ProgressPhase {
+    enter(what);
     let Some(bar) = BAR.get() else { return ProgressPhase(()) };
     let template = match entries {
         Some(_) => "{msg}: {human_pos} of about {human_len} entries, {rate} a second, {eta} left",

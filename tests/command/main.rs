@@ -30,3 +30,4 @@ mod rotate;
 mod rotate_guards;
 mod rsyncd_conf_differential;
 mod timeline;
+mod waiting;

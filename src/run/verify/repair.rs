@@ -51,6 +51,8 @@ use crate::system::clock::Clock;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_privileged, open_directory, stat_below, stat_entry};
 use crate::tell::error::{Error, Result};
+use crate::tell::progress;
+use crate::tell::wait_notice::WaitNotice;
 
 #[derive(Debug, Default)]
 pub(crate) struct Repaired {
@@ -82,6 +84,7 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     let root = target.open_root()?;
     let mut repaired = Repaired::default();
     under_lock(Session { target, root: &root, clock }, || {
+        progress::enter("repairing attributes");
         let _gate = close_gate(target, &root, clock)?;
         // A repair that was killed may have left copies.
         clear_staging(&root)?;
@@ -114,6 +117,7 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
 /// Waits until no push is running, and closes the gate to new ones.
 fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gate> {
     let deadline = Instant::now() + Duration::from_secs(target.policy.lock_wait.seconds());
+    let notice = WaitNotice::begin();
     loop {
         let ledger = target.open_ledger(root)?;
         reap(Session { target, root, clock }, &ledger)?;
@@ -135,6 +139,10 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
                 consequence: "nothing was repaired: try again later",
             });
         }
+        notice.tell_once(|| {
+            let (label, limit) = (target.label(), target.policy.lock_wait);
+            format!("{label}: waits for up to {limit} for a push of {}", running.join(", "))
+        });
         sleep(Duration::from_millis(200));
     }
 }
