@@ -35,14 +35,15 @@ use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
-/// Prints the decision on one module, or on all.
+/// Prints the decision on one module, or on all. With `--quiet` only if expiry is paused.
 ///
 /// # Errors
 /// As [`run_with`].
-pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+pub(crate) fn dry_run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
     let module = module.map(OsStr::to_os_string);
     let all = module.is_none();
-    run_with(context, &PlanOptions { module, all, ..PlanOptions::default() }, json)
+    let options = PlanOptions { module, all, ..PlanOptions::default() };
+    explain(context, &options, json, context.is_quiet())
 }
 
 /// Prints what the options ask for.
@@ -50,6 +51,10 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
 /// # Errors
 /// [`Error::Policy`] if a policy cannot be used: then there is nothing to decide by.
 pub(crate) fn run_with(context: &Context, options: &PlanOptions, json: bool) -> Result<Exit> {
+    explain(context, options, json, false)
+}
+
+fn explain(context: &Context, options: &PlanOptions, json: bool, is_quiet: bool) -> Result<Exit> {
     let other = options.policy.as_deref().map(|file| other_policy(context, file)).transpose()?;
     if let Some(span) = options.replay {
         return replay::run(context, options, span, other.as_ref(), json);
@@ -58,7 +63,7 @@ pub(crate) fn run_with(context: &Context, options: &PlanOptions, json: bool) -> 
     let mut views = Vec::new();
     let exit = context.for_each(options.module.as_deref(), |target| {
         let (view, warnings) = plan(target, other.as_ref(), options)?;
-        if !json {
+        if !json && (!is_quiet || view.is_paused()) {
             print(&view.to_text(&target.label(), terminal.as_ref()))?;
         }
         views.push(view);

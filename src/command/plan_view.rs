@@ -115,6 +115,11 @@ pub(crate) enum ExpiryTime {
 }
 
 impl PlanView {
+    /// Whether something keeps snapshots from expiring.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.present.pause.is_some()
+    }
+
     /// The plan for `target` at `now`, and what the policy in another file would do with
     /// these snapshots.
     pub(crate) fn new(

@@ -38,7 +38,7 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<Exit> {
     if options.dry_run {
-        return plan::run(context, module, json);
+        return plan::dry_run(context, module, json);
     }
     let mut views = Vec::new();
     let exit = context.change_each(module, Some(RunKind::Rotation), Opener::Upkeep, |target| {

@@ -97,7 +97,11 @@ impl DestinationSnapshots<'_> {
             return Ok(Exit::Done);
         }
         if self.is_direct() {
-            return Ok(command::plan::run(self.context, Some(self.directory.as_os_str()), false)?);
+            return Ok(command::plan::dry_run(
+                self.context,
+                Some(self.directory.as_os_str()),
+                false,
+            )?);
         }
         let mut args = self.program()?;
         args.extend(["rotate", "--dry-run"].map(OsString::from));
