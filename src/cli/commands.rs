@@ -160,6 +160,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         arguments: ReleaseArgs,
     },
+    /// Show what is going on, the worst first: newest snapshots, pushes, runs, space, what is wrong
+    Status {
+        /// Modules: names in rsyncd.conf, or absolute paths of their directories [default: all]
+        #[arg(value_name = "MODULE", conflicts_with = "all")]
+        modules: Vec<OsString>,
+        /// All modules, as without MODULE
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Report problems, for monitoring, and find mistakes in rsyncd.conf and policy
     Check {
         #[command(flatten)]
@@ -169,6 +180,14 @@ pub(crate) enum Command {
         /// Be the process that tries what needs rights that `check` gives up
         #[arg(long, hide = true, exclusive = true)]
         prober: bool,
+    },
+    /// Print the names that a shell offers: of modules, or of the snapshots of MODULE
+    #[command(hide = true)]
+    Complete {
+        module: Option<OsString>,
+        /// Of its retired snapshots
+        #[arg(long)]
+        expired: bool,
     },
     /// Print the policy that takes over from a configuration of rotate-backups
     ImportPolicy {
@@ -184,6 +203,8 @@ impl Command {
         match self {
             Command::Plan { .. }
             | Command::List { .. }
+            | Command::Status { .. }
+            | Command::Complete { .. }
             | Command::Check { .. }
             | Command::ImportPolicy { .. }
             | Command::Expire { dry_run: true, .. }

@@ -47,7 +47,7 @@ struct CommandLine {
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
     /// Log only warnings and errors; the result of a command such as list or plan is still printed,
-    /// but check prints nothing that is well
+    /// but check, status and rotate --dry-run print nothing that is well
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
@@ -152,6 +152,12 @@ fn dispatch(
         }
         Some(Command::List { modules, expired: false, format }) => {
             command::list::run(context, modules.name(), format.json)?
+        }
+        Some(Command::Complete { module, expired }) => {
+            command::complete::run(context, module.as_deref(), expired)?
+        }
+        Some(Command::Status { modules, format, .. }) => {
+            command::status::run(context, &modules, format.json)?
         }
         Some(Command::Pin { snapshot, reason, format }) => {
             command::pin::pin(context, &snapshot.named, &reason, format.json)?

@@ -64,6 +64,7 @@ pub(crate) fn run(
         }),
         ended_with_23: Cell::new(false),
         tells_policy: matches!(context.settings.source, PolicySource::Trouble(_)),
+        note: &|_| (),
     };
     let mut modules = match (module, conf) {
         (Some(module), _) => check_named(context, module, &around),
@@ -251,11 +252,13 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
         rsyncd: None,
         ended_with_23: Cell::new(false),
         tells_policy: false,
+        note: &|_| (),
     };
     check_module(target, &around)
 }
 
-fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
+/// The findings about a module and its root.
+pub(crate) fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     let critical = |id, message: String| Finding::new(id, Severity::Critical, message);
     // What a newer version wrote is not understood here, so nothing else about it is told.
     let others = around.doctor().and_then(|doctor| doctor.seen_by_other(target));
@@ -332,6 +335,7 @@ fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error
         has_links: &has_links,
         written: &written,
         ended_with_23: Cell::new(false),
+        note: around.note,
     };
     let found = root_findings::of_root(target, &of_root);
     if of_root.ended_with_23.get() {

@@ -11,6 +11,7 @@ use crate::command::doctor::Doctor;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::module_findings::unknown;
+use crate::command::root_findings::RootFacts;
 use crate::command::writers::Writers;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
@@ -31,6 +32,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) ended_with_23: Cell<bool>,
     /// Whether the mistakes of the policy file are told besides.
     pub(crate) tells_policy: bool,
+    /// Called with what is known of each root.
+    pub(crate) note: &'a dyn Fn(&RootFacts),
 }
 
 /// What rsyncd.conf is asked about each module.

@@ -46,6 +46,20 @@ pub(crate) struct RootSurroundings<'a> {
     pub(crate) written: &'a dyn Fn(u32) -> Option<u64>,
     /// Set if the last pushes to the module have ended with status 23.
     pub(crate) ended_with_23: Cell<bool>,
+    /// Called with what is known of the root.
+    pub(crate) note: &'a dyn Fn(&RootFacts),
+}
+
+/// What is known of a root that is or can be registered, and what its findings rest on.
+pub(crate) struct RootFacts<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) root: &'a SnapshotRoot,
+    pub(crate) examined: &'a ExaminedRoot,
+    pub(crate) activity: &'a Activity<'a>,
+    /// With what is remembered outside the root, as the torn mark.
+    pub(crate) history: &'a PushHistory,
+    pub(crate) torn: Option<&'a TornMark>,
+    pub(crate) now: DateTime<Utc>,
 }
 
 /// The findings about the root of a module, in the order in which `check` prints them.
@@ -89,6 +103,15 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     let awaits_client =
         state.due.as_ref().is_some_and(|due| order::awaits_client(target, &root, due, now));
     let torn = torn_mark(target, state);
+    (around.note)(&RootFacts {
+        target,
+        root: &root,
+        examined: &examined,
+        activity: &activity,
+        history: &history,
+        torn: torn.as_ref(),
+        now,
+    });
     findings
         .warn(FindingId::Marks, torn.as_ref().map(|torn| torn_module(target, torn, failed, now)));
     findings.warn(FindingId::Marks, activity.due_mark(awaits_client));

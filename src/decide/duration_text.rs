@@ -60,7 +60,7 @@ pub fn roughly(delta: TimeDelta) -> String {
     let seconds = delta.num_seconds().unsigned_abs();
     let (unit, length) =
         UNITS.into_iter().find(|(_, length)| seconds >= 2 * length).unwrap_or(('s', 1));
-    format!("{}{}{unit}", if delta < TimeDelta::zero() { "-" } else { "" }, seconds / length)
+    format!("{}{}{unit}", if delta.num_seconds() < 0 { "-" } else { "" }, seconds / length)
 }
 
 #[cfg(test)]
@@ -108,6 +108,7 @@ mod tests {
         }
         assert_eq!(roughly(TimeDelta::seconds(7_300)), "2h");
         assert_eq!(roughly(TimeDelta::seconds(-7_300)), "-2h");
+        assert_eq!(roughly(TimeDelta::milliseconds(-999)), "0s");
         assert_eq!(roughly(TimeDelta::seconds(i64::MAX / 1_000)), "15250284452w");
     }
 }

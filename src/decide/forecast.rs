@@ -62,10 +62,34 @@ impl Forecast {
 /// Looks ahead from `now`; `None` if there are fewer than two complete snapshots, which show no
 /// usual distance.
 pub fn forecast(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> Option<Forecast> {
-    let spacing = usual_spacing(snapshots, now)?;
-    let newest = complete(snapshots, now).last().map(|snapshot| snapshot.verified_until);
-    let next_push = newest.map_or(now, |newest| (newest + spacing).max(now));
-    Some(look_ahead(snapshots, policy, now, &Pushes::new(next_push, spacing, policy)))
+    Some(look_ahead(snapshots, policy, now, &Pushes::to_come(snapshots, policy, now)?))
+}
+
+/// The snapshot that goes first if pushes continue as before, and when: sooner to find than the
+/// whole [`forecast`]. `None` if none goes within ten years, or nothing shows how often pushes
+/// come.
+pub fn next_expiry(
+    snapshots: &[Snapshot],
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Option<(String, Expiry)> {
+    let (held, due) = decided(snapshots, &[], policy, now);
+    if let Some(name) = due.into_iter().next() {
+        return Some((name, Expiry::Due));
+    }
+    let pushes = Pushes::to_come(snapshots, policy, now)?;
+    let goes_by = |count| pushes.decided_after(&held, count, policy).1.into_iter().next();
+    let mut first = goes_by(pushes.last)?;
+    // None goes by `low`, and `first` goes by `high`.
+    let (mut low, mut high, mut step) = (0, pushes.last, 1);
+    while high - low > 1 {
+        let middle = if low + step < high { low + step } else { low + (high - low) / 2 };
+        match goes_by(middle) {
+            Some(name) => (first, high) = (name, middle),
+            None => (low, step) = (middle, step * 2),
+        }
+    }
+    Some((first, Expiry::At(pushes.time(high))))
 }
 
 /// The usual distance between pushes: from when a snapshot was last verified to when the next was
@@ -157,6 +181,14 @@ struct Pushes {
 }
 
 impl Pushes {
+    /// The pushes after those that brought `snapshots`.
+    fn to_come(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> Option<Self> {
+        let spacing = usual_spacing(snapshots, now)?;
+        let newest = complete(snapshots, now).last().map(|snapshot| snapshot.verified_until);
+        let next_push = newest.map_or(now, |newest| (newest + spacing).max(now));
+        Some(Pushes::new(next_push, spacing, policy))
+    }
+
     fn new(first: DateTime<Utc>, spacing: TimeDelta, policy: &Policy) -> Self {
         let spacing_seconds = spacing.num_seconds().max(1) as u64;
         let last = 1 + HORIZON.num_seconds() as u64 / spacing_seconds;
@@ -220,5 +252,58 @@ fn longest_slot_seconds(frequency: Frequency) -> u64 {
         Frequency::Weekly => 7 * DAY,
         Frequency::Monthly => 31 * DAY,
         Frequency::Yearly => 366 * DAY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(hours: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_000_000 + hours * 3_600, 0).expect("a time")
+    }
+
+    /// The forecast is exact up to some pushes, so the first expiries are compared.
+    #[test]
+    fn the_next_expiry_is_the_first_of_the_forecast() {
+        let keeps = [
+            vec![(Frequency::Hourly, SlotCount::Newest(5))],
+            vec![(Frequency::Daily, SlotCount::Newest(7))],
+            vec![(Frequency::Daily, SlotCount::Newest(3)), (Frequency::Weekly, SlotCount::Always)],
+            vec![(Frequency::Daily, SlotCount::Always)],
+        ];
+        let mut found = [0, 0, 0];
+        for (keep, distance, count) in keeps.iter().flat_map(|keep| {
+            [(1, 3), (1, 20), (7, 4), (24, 2), (24, 12)].map(|(hours, many)| (keep, hours, many))
+        }) {
+            let policy = Policy { keep: keep.clone(), min_keep: 1, ..Policy::default() };
+            let taken = |number: i64| time((number - count) * distance);
+            let names = (1..=count).map(|number| (number.to_string(), taken(number)));
+            let snapshots: Vec<Snapshot> = names.map(|(name, time)| pushed(name, time)).collect();
+            let whole = forecast(&snapshots, &policy, time(0)).expect("a forecast");
+            let expiries = whole.expiries.values();
+            let first = match expiries.clone().find(|expiry| **expiry == Expiry::Due) {
+                Some(due) => Some(*due),
+                None => {
+                    expiries.copied().filter(|one| *one != Expiry::Stays).min_by_key(
+                        |one| match one {
+                            Expiry::At(time) => Some(*time),
+                            Expiry::Due | Expiry::Stays => None,
+                        },
+                    )
+                }
+            };
+            let next = next_expiry(&snapshots, &policy, time(0));
+            assert_eq!(next.as_ref().map(|(_, when)| *when), first, "{keep:?} {distance} {count}");
+            if let Some((name, when)) = next {
+                assert_eq!(whole.expiry(&name), Some(when), "{keep:?} {distance} {count}");
+            }
+            match first {
+                Some(Expiry::Due) => found[0] += 1,
+                Some(_) => found[1] += 1,
+                None => found[2] += 1,
+            }
+        }
+        assert!(found.iter().all(|count| *count > 0), "{found:?}");
     }
 }

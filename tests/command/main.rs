@@ -1,11 +1,12 @@
 //! Commands that the administrator runs by hand: `check`, `plan`, `rotate`, `expire`, `release`,
-//! `import-policy`, and the example configuration.
+//! `status`, `import-policy`, and the example configuration.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 
 mod check;
+mod completion;
 mod doctor;
 mod doctor_hooks;
 mod doctor_paths;
@@ -29,5 +30,6 @@ mod restore_lost_roots;
 mod rotate;
 mod rotate_guards;
 mod rsyncd_conf_differential;
+mod status;
 mod timeline;
 mod waiting;

@@ -54,3 +54,24 @@ fn an_error_leaves_no_bar_behind() {
     let shown = Run::of(tool("script").args(["-qec", &command, "/dev/null"])).exits(&[2]).stdout();
     assert!(shown.contains("error: ") && !shown.contains("0/0"), "{shown:?}");
 }
+
+/// Work that fails half-way takes its bar away before the error is told.
+#[test]
+fn a_failure_half_way_leaves_no_bar_behind() {
+    if !have(&["script", "strace"]) {
+        return;
+    }
+    let module = Module::new();
+    tree::small(&module.latest);
+    let program = env!("CARGO_BIN_EXE_rsyncd-snapshot");
+    let (policy, latest) = (module.policy.display(), module.latest.display());
+    let command = format!(
+        "strace -f -qq -o /dev/null -e inject=linkat:error=EIO:delay_enter=100000 {program} \
+         --config {policy} snapshot {latest}"
+    );
+    let script = ["-qec", &command, "/dev/null"];
+    let shown = Run::of(tool("script").env("TERM", "xterm").args(script)).stdout();
+    let (before, after) = shown.rsplit_once("error: ").expect("an error");
+    assert!(before.contains("making the snapshot: "), "{shown:?}");
+    assert!(after.trim_end().lines().count() == 1 && !after.contains(" a second"), "{shown:?}");
+}
