@@ -8,6 +8,7 @@ use clap::Subcommand;
 use crate::cli::shared_arguments::{
     FormatArgs, HOLD_HELP, ModuleArgs, OptionalModuleArgs, ReleaseArgs, SnapshotArgs,
 };
+use crate::command::diff_options::{DIFF_HELP, DIFF_USAGE, DiffOptions};
 use crate::command::plan_options::PlanOptions;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::module::confine::WriteScope;
@@ -136,6 +137,14 @@ pub(crate) enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Show what changed between two snapshots, or between a snapshot and the module as it is now
+    #[command(override_usage = DIFF_USAGE, after_help = DIFF_HELP)]
+    Diff {
+        #[command(flatten)]
+        options: DiffOptions,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Copy files out of a snapshot with all attributes and hard links, and verify the copy
     #[command(override_usage = RESTORE_USAGE, after_help = RESTORE_HELP)]
     Restore {
@@ -202,6 +211,7 @@ impl Command {
     pub(crate) fn write_scope(&self) -> WriteScope {
         match self {
             Command::Plan { .. }
+            | Command::Diff { .. }
             | Command::List { .. }
             | Command::Status { .. }
             | Command::Complete { .. }

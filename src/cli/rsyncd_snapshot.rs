@@ -175,6 +175,9 @@ fn dispatch(
         Some(Command::Hold { named, command }) => {
             return command::hold::run(context, &named, &command, umask);
         }
+        Some(Command::Diff { options, format }) => {
+            command::diff::run(context, &options, format.json)?
+        }
         Some(Command::Restore { options, format }) => {
             command::restore::run(context, &options, format.json)?
         }

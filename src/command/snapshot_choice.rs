@@ -138,6 +138,42 @@ pub(crate) fn choose<'a>(
     Ok((pick(place, SnapshotWish::Word, word)?, rest(2)))
 }
 
+/// The snapshot in the root of `chosen` that `word` means.
+///
+/// # Errors
+/// As [`choose`], and if `word` is the path of something else.
+pub(crate) fn choose_beside(
+    context: &Context,
+    chosen: &ChosenSnapshot,
+    word: &OsStr,
+) -> Result<ChosenSnapshot> {
+    let shown = || escape(word.as_bytes());
+    let name = match path_in_snapshot(word) {
+        Some((root, name, false)) if root == chosen.root_path => OsString::from(name),
+        Some((_, name, true)) => {
+            return Err(Error::Usage(format!(
+                "{} lies in the snapshot {name}: name that, and the path after `--`",
+                shown()
+            )));
+        }
+        Some(_) => {
+            return Err(Error::Usage(format!(
+                "{} is no snapshot in {}: only snapshots of one module are compared",
+                shown(),
+                escape_path(&chosen.root_path)
+            )));
+        }
+        None => word.to_os_string(),
+    };
+    let zone = match &chosen.target {
+        Some(target) => target.policy.time_zone.clone(),
+        None => context.settings.policy(None).time_zone,
+    };
+    let root_path = chosen.root_path.clone();
+    let place = Place { label: escape_path(&root_path), root_path, target: None, zone };
+    pick(place, SnapshotWish::Word, &name)
+}
+
 /// Whether the first of several arguments means a snapshot, and no module. What a name only begins
 /// with may be a module's name, too.
 pub(crate) fn means_snapshot(context: &Context, first: &OsStr) -> bool {
@@ -288,11 +324,13 @@ fn pick(place: Place, wish: SnapshotWish, shown: &OsStr) -> Result<ChosenSnapsho
         }
         Err(why) => why,
     };
-    let retired = place.root_path.join(PRIVATE).join(Subdir::Expired.name()).join(shown);
+    // Another word, such as `..`, may be a path to some directory.
+    let retired = is_snapshot_name(shown.as_bytes())
+        && place.root_path.join(PRIVATE).join(Subdir::Expired.name()).join(shown).is_dir();
     let complete = newest_up_to(&names, DateTime::<Utc>::MAX_UTC);
     let shown = escape(shown.as_bytes());
     let (problem, remedy) = match (wish, complete, names.first()) {
-        (SnapshotWish::Word, ..) if matches!(why, NoChoice::NoneOf(_)) && retired.is_dir() => {
+        (SnapshotWish::Word, ..) if matches!(why, NoChoice::NoneOf(_)) && retired => {
             (format!("the snapshot {shown} is retired"), "bring it back with `undelete` first")
         }
         (SnapshotWish::At(_), Some(_), Some(oldest)) => (

@@ -12,6 +12,8 @@ const REGULAR: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const BLOCK_DEVICE: u32 = 0o060_000;
+const FIFO: u32 = 0o010_000;
+const SOCKET: u32 = 0o140_000;
 const SET_USER_ID: u32 = 0o4_000;
 const SET_GROUP_ID: u32 = 0o2_000;
 
@@ -101,6 +103,25 @@ impl EntryState {
         self.mode & KIND == LINK
     }
 
+    /// Whether it is a device.
+    pub fn is_device(&self) -> bool {
+        matches!(self.mode & KIND, CHARACTER_DEVICE | BLOCK_DEVICE)
+    }
+
+    /// The word for its kind in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self.mode & KIND {
+            REGULAR => "file",
+            DIRECTORY => "directory",
+            LINK => "symlink",
+            FIFO => "fifo",
+            SOCKET => "socket",
+            CHARACTER_DEVICE => "character-device",
+            BLOCK_DEVICE => "block-device",
+            _ => "other",
+        }
+    }
+
     /// The mode of a copy with that owner. A regular file keeps the set-user-ID bit only with its
     /// user, and the set-group-ID bit only with its group. In a directory, the latter only says
     /// which group new files get.
@@ -112,13 +133,12 @@ impl EntryState {
     /// The first difference to the state of the entry at the destination. Content, targets of
     /// links and extended attributes are not part of a state.
     pub fn difference(&self, other: &EntryState, rights: OwnerRights) -> Option<EntryDifference> {
-        let is_device = matches!(self.mode & KIND, CHARACTER_DEVICE | BLOCK_DEVICE);
         let has_size = self.is_regular() || self.is_link();
         let owner_differs =
             rights.user && self.uid != other.uid || rights.group && self.gid != other.gid;
         if self.mode & KIND != other.mode & KIND {
             Some(EntryDifference::Kind)
-        } else if is_device && self.device != other.device {
+        } else if self.is_device() && self.device != other.device {
             Some(EntryDifference::Device)
         } else if has_size && self.size_bytes != other.size_bytes {
             Some(EntryDifference::Size)

@@ -217,12 +217,14 @@ pub(crate) fn differ(
     {
         return Ok(true);
     }
-    Ok(original
-        .xattrs
-        .read()?
-        .into_iter()
-        .filter(is_comparable)
-        .ne(XattrPlace::Open(copy).read()?.into_iter().filter(is_comparable)))
+    directory_xattrs_differ(original.xattrs, copy)
+}
+
+/// Whether the extended attributes of a directory and its copy differ in anything that [`apply`]
+/// would have kept.
+pub(crate) fn directory_xattrs_differ(original: XattrSource, copy: BorrowedFd) -> SysResult<bool> {
+    let copied = XattrPlace::Open(copy).read()?.into_iter().filter(is_comparable);
+    Ok(original.read()?.into_iter().filter(is_comparable).ne(copied))
 }
 
 fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> SysResult<Change> {

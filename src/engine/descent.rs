@@ -289,6 +289,19 @@ impl Descent {
         is_usable.then(|| self.relative_path(None))
     }
 
+    /// [`relative_path`](Self::relative_path) for a line of output. A path that is too long to be
+    /// used as one is shortened in the middle, so that many lines take no more than their number.
+    pub(crate) fn listed_path(&self, name: Option<&CStr>) -> Vec<u8> {
+        if self.usable_path().is_some() {
+            return self.relative_path(name);
+        }
+        let first = self.path_to(self.levels.len().min(1), None);
+        let last = name.or_else(|| self.levels.last().map(|level| level.name.as_c_str()));
+        let left_out = format!("({} levels)", self.levels.len());
+        let last = last.map(CStr::to_bytes).unwrap_or_default();
+        [first.as_slice(), left_out.as_bytes(), last].join(&b'/')
+    }
+
     fn path_to(&self, depth: usize, name: Option<&CStr>) -> Vec<u8> {
         let start = Some(&self.start.relative[..]).filter(|relative| !relative.is_empty());
         let levels = self.levels[..depth].iter().map(|level| level.name.to_bytes());

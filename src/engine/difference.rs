@@ -47,6 +47,8 @@ pub(crate) struct DirectoryComparer {
     is_live_whole: bool,
     slots: Vec<LiveSlot>,
     hashes: RandomState,
+    /// Whether the directories lie on two file systems, so that an equal inode number means nothing.
+    pub are_apart: bool,
     /// Files of the live directory compared last whose names look like rsync's temporary files.
     pub temporaries: Temporaries,
 }
@@ -141,7 +143,7 @@ impl DirectoryComparer {
         failed: impl Fn(Errno) -> E,
         on_difference: &mut impl OnDifference<E>,
     ) -> Result<usize, E> {
-        let DirectoryComparer { snapshot: listing, slots, hashes, .. } = self;
+        let DirectoryComparer { snapshot: listing, slots, hashes, are_apart, .. } = self;
         let mut missing = slots.len();
         listing.read_first(snapshot).map_err(&failed)?;
         loop {
@@ -159,7 +161,10 @@ impl DirectoryComparer {
                     }
                 });
                 let is_same_file = found.is_some_and(|live| {
-                    !live.is_directory && !entry.is_directory && live.inode == entry.inode
+                    !live.is_directory
+                        && !entry.is_directory
+                        && live.inode == entry.inode
+                        && !*are_apart
                 });
                 if !is_same_file {
                     on_difference(name, found, Some(entry.into()))?;

@@ -21,6 +21,7 @@ pub(crate) mod content;
 pub(crate) mod copied;
 pub(crate) mod copy;
 pub(crate) mod descent;
+pub(crate) mod diff;
 pub(crate) mod difference;
 pub(crate) mod former_mount_point;
 pub(crate) mod frames;

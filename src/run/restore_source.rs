@@ -51,6 +51,11 @@ impl SnapshotSource {
         self.root.as_fd()
     }
 
+    /// The snapshot's own directory.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.top.as_fd()
+    }
+
     /// Where a walk through the snapshot starts.
     pub(crate) fn start(&self) -> Result<DescentStart> {
         let path = self.path();

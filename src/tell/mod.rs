@@ -7,6 +7,7 @@ pub(crate) mod duration;
 pub(crate) mod error;
 pub(crate) mod escape;
 pub(crate) mod exit;
+pub(crate) mod line_output;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod progress;

@@ -7,6 +7,7 @@ mod support;
 
 mod check;
 mod completion;
+mod diff;
 mod doctor;
 mod doctor_hooks;
 mod doctor_paths;

@@ -224,6 +224,19 @@ fn clear(passage: &Path, visitors: &str, groups: usize) {
     }
 }
 
+#[test]
+fn nothing_outside_is_touched_while_diff_compares() {
+    for &kind in kinds() {
+        let (module, mut storm) = storm(kind);
+        let ground = storm.fill(&module);
+        module.expect_snapshot();
+        storm.rage("diff", ground, |_, _| {
+            is_good(&Run::of(&mut module.command_through(&OR_HANGS, &["diff", NAME, "newest"])))
+        });
+        storm.assert_is_over(&module);
+    }
+}
+
 // -- That the rig bites ---------------------------------------------------------------------------
 
 /// Runs something until it has touched what is outside and has said that it did what this is about,

@@ -24,7 +24,7 @@ pub(crate) struct EntrySide<'a> {
 }
 
 impl<'a> EntrySide<'a> {
-    fn xattrs(self) -> XattrSource<'a> {
+    pub(crate) fn xattrs(self) -> XattrSource<'a> {
         XattrSource::OfEntry(self.directory, self.name)
     }
 }
@@ -90,14 +90,23 @@ pub(crate) fn difference(
     if depth == Depth::Attributes || !state_of(source.stat).is_regular() {
         return Ok(None);
     }
+    let differ = contents_differ(source, copy, depth)?;
+    Ok(differ.then_some(EntryDifference::Content))
+}
+
+/// Whether two regular files of the same size hold different content.
+pub(crate) fn contents_differ(
+    source: EntrySide,
+    copy: EntrySide,
+    depth: Depth,
+) -> Result<bool, CompareFailure> {
     let original = open_side(source).map_err(CompareFailure::Source)?;
     let copy_file = open_side(copy).map_err(CompareFailure::Destination)?;
     if depth == Depth::ContentOnDisk {
         forget_cached(&copy_file);
     }
     match have_same_data(&original, &copy_file, source.stat.st_size) {
-        Ok(true) => Ok(None),
-        Ok(false) => Ok(Some(EntryDifference::Content)),
+        Ok(are_equal) => Ok(!are_equal),
         // A file that has become shorter ends earlier than its size.
         Err(cause) if has_size(&original, source.stat) => Err(CompareFailure::Destination(cause)),
         Err(cause) => Err(CompareFailure::Source(cause)),
