@@ -80,6 +80,11 @@ _rsyncd_snapshot() {
     usage=$(sed -n '/^Usage:/,/^$/p' <<<"$help")
     case ${#names[@]}:$command:$usage in
         *:help:*) return ;;
+        # A path in the working directory needs no module.
+        0:versions:*)
+            compopt -o default 2>/dev/null
+            names=()
+            ;;
         0:*MODULE* | *'MODULE]...'*) names=() ;;
         *:undelete:* | *:expire:* | [1-9]*:*NAME...* | 1:*NAME* | [12]:diff:*)
             names=("${names[0]}")

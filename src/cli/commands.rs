@@ -11,6 +11,7 @@ use crate::cli::shared_arguments::{
 use crate::command::diff_options::{DIFF_HELP, DIFF_USAGE, DiffOptions};
 use crate::command::plan_options::PlanOptions;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
+use crate::command::versions::{VERSIONS_HELP, VERSIONS_USAGE, VersionsOptions};
 use crate::module::confine::WriteScope;
 
 /// What `rsyncd-snapshot` is asked to do.
@@ -153,6 +154,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: FormatArgs,
     },
+    /// List the versions of files and directories that snapshots hold, with the paths to copy from
+    #[command(override_usage = VERSIONS_USAGE, after_help = VERSIONS_HELP)]
+    Versions {
+        #[command(flatten)]
+        options: VersionsOptions,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Check whether files in snapshots were altered in place; exit 1 if so
     Verify {
         #[command(flatten)]
@@ -215,6 +224,7 @@ impl Command {
             | Command::List { .. }
             | Command::Status { .. }
             | Command::Complete { .. }
+            | Command::Versions { .. }
             | Command::Check { .. }
             | Command::ImportPolicy { .. }
             | Command::Expire { dry_run: true, .. }

@@ -181,6 +181,9 @@ fn dispatch(
         Some(Command::Restore { options, format }) => {
             command::restore::run(context, &options, format.json)?
         }
+        Some(Command::Versions { options, format }) => {
+            command::versions::run(context, &options, format.json)?
+        }
         Some(Command::Verify { modules, repair_attributes, format }) => {
             command::verify::run(context, modules.name(), repair_attributes, format.json)?
         }

@@ -14,7 +14,7 @@ use crate::command::diff_view::{DiffFormat, DiffPrinter};
 use crate::command::snapshot_choice::{ChosenSnapshot, choose, choose_beside, means_snapshot};
 use crate::decide::grade::Grade;
 use crate::decide::path_patterns::{PathPatterns, is_plain};
-use crate::decide::restore_paths::{SnapshotPlace, read_path};
+use crate::decide::restore_paths::read_path;
 use crate::decide::snapshot_choice::NEWEST;
 use crate::engine::descent::DescentStart;
 use crate::engine::diff::indexes::{DiffIndexes, NewIndex};
@@ -219,12 +219,7 @@ fn paths_of(
     inside: Option<&OsStr>,
     given: &[OsString],
 ) -> Result<Vec<Vec<Vec<u8>>>> {
-    let module = chosen.target.as_ref().map(|target| target.module_path.as_os_str().as_bytes());
-    let place = SnapshotPlace {
-        module,
-        root: chosen.root_path.as_os_str().as_bytes(),
-        snapshot: &chosen.name.text,
-    };
+    let place = chosen.place();
     let given = inside.into_iter().chain(given.iter().map(OsString::as_os_str));
     let paths = given.map(|path| read_path(path.as_bytes(), place).map(|path| path.names));
     paths.collect::<std::result::Result<_, _>>().map_err(Error::Usage)

@@ -28,6 +28,7 @@ pub(crate) mod list;
 pub(crate) mod list_view;
 pub(crate) mod module_findings;
 pub(crate) mod named_snapshots;
+pub(crate) mod path_place;
 pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod plan_options;
@@ -51,6 +52,8 @@ mod status_view;
 pub(crate) mod timeline;
 pub(crate) mod unremovable_findings;
 pub(crate) mod verify;
+pub(crate) mod versions;
+mod versions_view;
 pub(crate) mod writers;
 
 use std::cell::LazyCell;

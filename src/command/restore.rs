@@ -12,9 +12,7 @@ use crate::command::restore_options::RestoreOptions;
 use crate::command::restore_view::{RestoreView, step_line};
 use crate::command::snapshot_choice::{ChosenSnapshot, choose};
 use crate::decide::grade::Grade;
-use crate::decide::restore_paths::{
-    RestorePath, SnapshotPlace, paths_in_place, paths_under, read_path,
-};
+use crate::decide::restore_paths::{RestorePath, paths_in_place, paths_under, read_path};
 use crate::decide::restore_step::RestoreStep;
 use crate::module::confine;
 use crate::module::context::Context;
@@ -91,12 +89,7 @@ fn selected(
     given: &[&OsStr],
     into_directory: bool,
 ) -> Result<Vec<RestorePath>> {
-    let module = chosen.target.as_ref().map(|target| target.module_path.as_os_str().as_bytes());
-    let place = SnapshotPlace {
-        module,
-        root: chosen.root_path.as_os_str().as_bytes(),
-        snapshot: &chosen.name.text,
-    };
+    let place = chosen.place();
     let paths = given.iter().map(|path| read_path(path.as_bytes(), place));
     let paths = paths.collect::<std::result::Result<Vec<_>, _>>();
     let chosen = paths.and_then(|paths| match into_directory {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use crate::decide::name::SnapshotName;
+use crate::decide::restore_paths::SnapshotPlace;
 use crate::decide::snapshot_choice::{
     DayMeans, NEWEST, NoChoice, WordContext, choose_by_word, is_snapshot_word, last_moment,
     may_begin_name, newest_up_to,
@@ -40,16 +41,33 @@ pub(crate) struct ChosenSnapshot {
     pub target: Option<Target>,
 }
 
+impl ChosenSnapshot {
+    /// Where absolute paths mean something in it.
+    pub(crate) fn place(&self) -> SnapshotPlace<'_> {
+        let module = self.target.as_ref().map(|target| target.module_path.as_os_str().as_bytes());
+        SnapshotPlace {
+            module,
+            root: self.root_path.as_os_str().as_bytes(),
+            retired: None,
+            snapshot: Some(&self.name.text),
+        }
+    }
+}
+
 /// A directory with snapshots, and its module if that can be found.
-struct Place {
-    label: String,
-    root_path: PathBuf,
-    target: Option<Target>,
-    zone: Zone,
+pub(crate) struct Place {
+    /// The module's name or the root's path, escaped.
+    pub label: String,
+    /// The directory.
+    pub root_path: PathBuf,
+    /// The module, if it can be found.
+    pub target: Option<Target>,
+    /// The time zone of its policy.
+    pub zone: Zone,
 }
 
 impl Place {
-    fn of_target(target: Target) -> Self {
+    pub(crate) fn of_target(target: Target) -> Self {
         Place {
             label: target.label(),
             root_path: target.root_path.clone(),
@@ -59,7 +77,7 @@ impl Place {
     }
 
     /// The snapshot root at `path`, whose module is looked for by its registration.
-    fn of_root(context: &Context, path: &Path) -> Self {
+    pub(crate) fn of_root(context: &Context, path: &Path) -> Self {
         let registered = SnapshotRoot::registration(path).ok().flatten();
         let module = registered.and_then(|registered| path_of(&registered.path));
         let target = module
@@ -200,12 +218,12 @@ pub(crate) fn path_in_snapshot(path: &OsStr) -> Option<(PathBuf, String, bool)> 
     Some((root, name, snapshot != path))
 }
 
-fn is_snapshot_name(name: &[u8]) -> bool {
+pub(crate) fn is_snapshot_name(name: &[u8]) -> bool {
     SnapshotName::parse(name, &Zone::utc()).is_some()
 }
 
 /// Whether a directory is a snapshot root, as far as names tell.
-fn holds_snapshots(path: &Path) -> bool {
+pub(crate) fn holds_snapshots(path: &Path) -> bool {
     let has_snapshot = || {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         entries.into_iter().any(|entry| is_snapshot_name(entry.file_name().as_bytes()))
@@ -214,7 +232,7 @@ fn holds_snapshots(path: &Path) -> bool {
 }
 
 /// The directory with the snapshots of the module that is named.
-fn one_place(context: &Context, module: &OsStr) -> Result<Place> {
+pub(crate) fn one_place(context: &Context, module: &OsStr) -> Result<Place> {
     let path = Path::new(module);
     if path.is_absolute() {
         ensure_responsive(path)?;

@@ -63,7 +63,7 @@ impl fmt::Display for FreeSpace {
 pub fn bytes_text(bytes: u64) -> String {
     match UNITS.into_iter().find(|(_, size)| bytes >= 2 * size) {
         Some((unit, size)) => format!("{} {unit}iB", bytes / size),
-        None => format!("{bytes} bytes"),
+        None => format!("{bytes} byte{}", if bytes == 1 { "" } else { "s" }),
     }
 }
 

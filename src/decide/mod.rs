@@ -37,6 +37,7 @@ pub mod obstacle;
 pub mod partial_dirs;
 pub mod path_index;
 pub mod path_patterns;
+pub mod path_versions;
 pub mod pauses;
 pub mod policy;
 pub mod push_age;

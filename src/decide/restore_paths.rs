@@ -1,4 +1,4 @@
-//! Which paths of a snapshot a restore brings back, and where each of them lands.
+//! Which paths of a snapshot a command means, and where a restore lands each of them.
 //!
 //! A path is relative to the snapshot. `--to DIR` receives it as `cp -a SNAPSHOT/PATH DIR/` does:
 //! under its last name, or with `/.` at its end as the content of DIR. In place, it lands where it
@@ -45,8 +45,10 @@ pub struct SnapshotPlace<'a> {
     pub module: Option<&'a [u8]>,
     /// The snapshot root.
     pub root: &'a [u8],
-    /// The snapshot's name.
-    pub snapshot: &'a str,
+    /// The directory of retired snapshots, if a path may lie in one of those.
+    pub retired: Option<&'a [u8]>,
+    /// The snapshot's name; none if a path may lie in any snapshot.
+    pub snapshot: Option<&'a str>,
 }
 
 /// Reads a path of the command line. A path that begins with a slash and lies neither in the module
@@ -62,24 +64,11 @@ pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, Stri
     let mut relative = given;
     if let Some(inside) = place.module.and_then(|module| below(given, module)) {
         relative = inside;
+    } else if let Some(inside) = place.retired.and_then(|retired| below(given, retired)) {
+        relative = in_snapshot(inside, None).map_err(|problem| format!("{} {problem}", shown()))?;
     } else if let Some(inside) = below(given, place.root) {
-        let slashes = inside.iter().take_while(|byte| **byte == b'/').count();
-        let inside = &inside[slashes..];
-        let (first, rest) = match inside.iter().position(|byte| *byte == b'/') {
-            Some(slash) => inside.split_at(slash),
-            None => (inside, &b""[..]),
-        };
-        if first == place.snapshot.as_bytes() {
-            relative = rest;
-        } else if SnapshotName::parse(first, &Zone::utc()).is_some() {
-            return Err(format!(
-                "{} lies in another snapshot than {}: name one of the two",
-                shown(),
-                place.snapshot
-            ));
-        } else {
-            return Err(format!("{} lies in the snapshot root, but in no snapshot", shown()));
-        }
+        let inside = in_snapshot(inside, place.snapshot);
+        relative = inside.map_err(|problem| format!("{} {problem}", shown()))?;
     }
     let names = relative.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
     let is_content = names.clone().next_back().is_none_or(|last| last == b".");
@@ -91,6 +80,26 @@ pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, Stri
         return Err(format!("{} is not a path", shown()));
     }
     Ok(RestorePath { names, is_content })
+}
+
+/// What of a path below a snapshot root, or below the directory of retired snapshots, is below the
+/// snapshot: the one of that `name`, or any.
+fn in_snapshot<'a>(path: &'a [u8], name: Option<&str>) -> Result<&'a [u8], String> {
+    let slashes = path.iter().take_while(|byte| **byte == b'/').count();
+    let path = &path[slashes..];
+    let (first, rest) = match path.iter().position(|byte| *byte == b'/') {
+        Some(slash) => path.split_at(slash),
+        None => (path, &b""[..]),
+    };
+    let is_snapshot = || SnapshotName::parse(first, &Zone::utc()).is_some();
+    match name {
+        Some(name) if first == name.as_bytes() => Ok(rest),
+        Some(name) if is_snapshot() => {
+            Err(format!("lies in another snapshot than {name}: name one of the two"))
+        }
+        None if is_snapshot() => Ok(rest),
+        _ => Err("lies in the snapshot root, but in no snapshot".to_string()),
+    }
 }
 
 /// What follows `directory` in `path`, if it lies there or is it.
@@ -165,7 +174,8 @@ mod tests {
     const PLACE: SnapshotPlace = SnapshotPlace {
         module: Some(b"/srv/backup/laptop/latest"),
         root: b"/srv/backup/laptop",
-        snapshot: "2026-11-22T19-08-31Z",
+        retired: None,
+        snapshot: Some("2026-11-22T19-08-31Z"),
     };
 
     fn read(given: &str) -> Result<(String, bool), String> {
@@ -210,6 +220,31 @@ mod tests {
         ] {
             let message = read(given).expect_err(given);
             assert!(message.contains(why), "{given}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_path_in_any_snapshot_is_one_of_the_module() {
+        let retired = Some(&b"/srv/backup/laptop/.rsyncd-snapshot/expired"[..]);
+        let place = SnapshotPlace { retired, snapshot: None, ..PLACE };
+        for (given, expected) in [
+            ("etc/fstab", Ok("etc/fstab")),
+            ("/srv/backup/laptop/latest/etc", Ok("etc")),
+            ("/srv/backup/laptop/2026-11-22T19-08-31Z/etc", Ok("etc")),
+            ("/srv/backup/laptop/2019-08-02 12:00:00/etc", Ok("etc")),
+            ("/srv/backup/laptop/2026-11-23T19-08-31Z-partial/", Ok(".")),
+            ("/srv/backup/laptop/.rsyncd-snapshot/expired/2026-11-20T19-08-31Z/etc", Ok("etc")),
+            ("/srv/backup/laptop/.rsyncd-snapshot/expired/x/etc", Err("in no snapshot")),
+            ("/srv/backup/laptop/.rsyncd-snapshot/staging/x", Err("in no snapshot")),
+            ("/srv/backup/laptop/other/etc", Err("in no snapshot")),
+            ("/srv/backup/laptop", Err("in no snapshot")),
+        ] {
+            let found = read_path(given.as_bytes(), place);
+            match (found, expected) {
+                (Ok(path), Ok(text)) => assert_eq!(path.text(), text, "{given}"),
+                (Err(message), Err(why)) => assert!(message.contains(why), "{given}: {message}"),
+                (found, _) => panic!("{given}: {found:?}"),
+            }
         }
     }
 

@@ -30,6 +30,7 @@ pub(crate) mod inodes;
 pub(crate) mod listing;
 pub(crate) mod listing_cache;
 pub(crate) mod obstacle;
+pub(crate) mod path_lookup;
 pub(crate) mod pool;
 pub(crate) mod remove;
 pub(crate) mod responsiveness;

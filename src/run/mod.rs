@@ -15,6 +15,7 @@ pub(crate) mod lost_history;
 pub(crate) mod marks;
 pub(crate) mod memory;
 pub(crate) mod order;
+pub(crate) mod path_history;
 pub(crate) mod publish;
 pub(crate) mod report;
 pub(crate) mod request;

@@ -33,4 +33,5 @@ mod rotate_guards;
 mod rsyncd_conf_differential;
 mod status;
 mod timeline;
+mod versions;
 mod waiting;

@@ -114,7 +114,7 @@ fn a_read_only_disk_can_be_restored_from() {
 }
 
 /// Lets an ordinary user run the program and read the root. Returns a directory of that user.
-fn open_to_an_ordinary_user(module: &mut Module) -> PathBuf {
+pub(crate) fn open_to_an_ordinary_user(module: &mut Module) -> PathBuf {
     let program = module.directory.join("program");
     copy_program(Path::new(BINARY), &program);
     module.server.program = program;

@@ -45,29 +45,57 @@ pub(crate) fn of_restore(
 }
 
 fn altered(private: &OwnedDir, snapshot: &str, paths: &[RestorePath]) -> Vec<Error> {
-    let damage = State::read(private.dir()).ok().and_then(|state| state.damage);
-    if damage.is_none_or(|damage| damage.files == 0) {
-        return Vec::new();
-    }
-    let list = DamageList::read(private.dir());
-    let is_cut = list.as_ref().is_none_or(|list| list.is_cut);
-    let is_restored = |file: &DamagedFile| {
-        let bytes = unescape(&file.path).unwrap_or_default();
-        let names: Vec<&[u8]> = bytes.split(|byte| *byte == b'/').collect();
-        let is_below = |path: &RestorePath| {
-            path.names.len() <= names.len()
-                && path.names.iter().zip(&names).all(|(one, other)| one == other)
-        };
+    let known = KnownDamage::of(private);
+    let is_restored = |file: &&DamagedFile| {
+        let is_below = |path: &RestorePath| is_at_or_below(file, &path.names);
         file.snapshots.iter().any(|name| name == snapshot) && paths.iter().any(is_below)
     };
-    let files = list.into_iter().flat_map(|list| list.files).filter(is_restored);
-    let error = |file: DamagedFile| Error::AlteredInSnapshot {
+    let error = |file: &DamagedFile| Error::AlteredInSnapshot {
         snapshot: snapshot.to_string(),
-        path: file.path,
-        change: file.change,
+        path: file.path.clone(),
+        change: file.change.clone(),
     };
-    let more = is_cut.then(|| Error::OtherDamage(snapshot.to_string()));
-    files.map(error).chain(more).collect()
+    let more = known.is_cut.then(|| Error::OtherDamage(snapshot.to_string()));
+    known.files.iter().filter(is_restored).map(error).chain(more).collect()
+}
+
+/// The files that are known to be altered.
+#[derive(Default)]
+pub(crate) struct KnownDamage {
+    files: Vec<DamagedFile>,
+    /// More files were altered than are known by name.
+    pub is_cut: bool,
+}
+
+impl KnownDamage {
+    /// The damage of the snapshots in a root; none if the program's own files cannot be read, as by
+    /// an ordinary user.
+    pub(crate) fn read(root_path: &Path) -> Self {
+        let private = OwnedDir::open(&root_path.join(PRIVATE));
+        private.map(|private| Self::of(&private)).unwrap_or_default()
+    }
+
+    fn of(private: &OwnedDir) -> Self {
+        let damage = State::read(private.dir()).ok().and_then(|state| state.damage);
+        if damage.is_none_or(|damage| damage.files == 0) {
+            return KnownDamage::default();
+        }
+        match DamageList::read(private.dir()) {
+            Some(list) => KnownDamage { files: list.files, is_cut: list.is_cut },
+            None => KnownDamage { files: Vec::new(), is_cut: true },
+        }
+    }
+
+    /// The files at or below a path that were altered.
+    pub(crate) fn below(&self, names: &[Vec<u8>]) -> impl Iterator<Item = &DamagedFile> {
+        self.files.iter().filter(move |file| is_at_or_below(file, names))
+    }
+}
+
+fn is_at_or_below(file: &DamagedFile, names: &[Vec<u8>]) -> bool {
+    let bytes = unescape(&file.path).unwrap_or_default();
+    let own: Vec<&[u8]> = bytes.split(|byte| *byte == b'/').collect();
+    names.len() <= own.len() && names.iter().zip(&own).all(|(one, other)| one == other)
 }
 
 fn lack(

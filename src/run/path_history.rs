@@ -1,0 +1,438 @@
+//! What each snapshot of a root, and the module itself, has at a path.
+//!
+//! Nothing is changed, and nothing but the directories of the snapshots is needed: no records, no
+//! state, no lease. A snapshot may be retired, recycled or removed while it is looked at. So each
+//! one is opened, looked at, and then looked up by its name again: rotation renames a snapshot
+//! before it changes it, so if the name still leads to the open directory, all that was seen is
+//! that snapshot. Otherwise nothing is concluded from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use crate::decide::glob_pattern::NamePattern;
+use crate::decide::name::SnapshotName;
+use crate::decide::path_versions::{EntryKind, SightedEntry, Sighting};
+use crate::decide::zone::Zone;
+use crate::engine::baseline::{Inode, xattrs};
+use crate::engine::content::{HashLimit, HashResult, content_hash};
+use crate::engine::listing::Listing;
+use crate::engine::path_lookup::{Descended, EntryPlace, c_name, descend};
+use crate::run::restore_source::snapshot_names;
+use crate::store::dir::open_path;
+use crate::store::layout::{PRIVATE, Subdir};
+use crate::system::identity::{Identity, SysResult};
+use crate::system::mounts::note_mounts_below;
+use crate::system::syscalls::{is_gone, open_directory, open_for_lookups, stat_entry};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
+
+/// A pattern stands for at most so many paths.
+const MAX_MATCHES: usize = 1_000;
+
+/// A path has at most so many names with wildcards: each of them keeps a directory open.
+const MAX_PATTERNS: usize = 16;
+
+/// How many names are compared at most to find the nearest ones.
+const MAX_NAMES: usize = 100_000;
+
+/// The names of a path from a tree's top down.
+pub(crate) type PathNames = Vec<Vec<u8>>;
+
+/// A tree that is looked at.
+#[derive(Debug)]
+pub(crate) struct HistoryTree {
+    pub kind: TreeKind,
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+/// What a tree is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TreeKind {
+    Snapshot(SnapshotName),
+    Retired(SnapshotName),
+    Live,
+}
+
+impl TreeKind {
+    /// Its name, unless it is the module.
+    pub(crate) fn snapshot(&self) -> Option<&SnapshotName> {
+        match self {
+            TreeKind::Snapshot(name) | TreeKind::Retired(name) => Some(name),
+            TreeKind::Live => None,
+        }
+    }
+}
+
+/// The trees of a module: its snapshots, oldest first, then its directory.
+pub(crate) struct PathHistory {
+    pub trees: Vec<HistoryTree>,
+    /// Why retired snapshots are not among them, if there may be some.
+    pub no_retired: Option<Error>,
+    root: OwnedFd,
+    expired: Option<OwnedFd>,
+    module: Option<OwnedFd>,
+}
+
+/// What was seen.
+pub(crate) struct Survey {
+    /// For each path what each tree has there.
+    pub sightings: Vec<Vec<Sighting>>,
+    /// How many times something could not be looked at, and the first error.
+    pub trouble: Option<(usize, Error)>,
+}
+
+impl Survey {
+    fn note(&mut self, error: Error) {
+        match &mut self.trouble {
+            Some((count, _)) => *count += 1,
+            trouble => *trouble = Some((1, error)),
+        }
+    }
+
+    /// Adds the trouble of another survey.
+    pub(crate) fn note_all(&mut self, trouble: Option<(usize, Error)>) {
+        let Some((count, error)) = trouble else { return };
+        self.note(error);
+        self.trouble.iter_mut().for_each(|(known, _)| *known += count - 1);
+    }
+}
+
+impl PathHistory {
+    /// Opens the root at `root_path`, which is canonical, and the directory of its module, if that
+    /// is known and there.
+    pub(crate) fn open(root_path: &Path, module_path: Option<&Path>, zone: &Zone) -> Result<Self> {
+        let trees: Vec<&Path> = [Some(root_path), module_path].into_iter().flatten().collect();
+        note_mounts_below(&trees);
+        let root = open_path(root_path)?;
+        let mut names = snapshot_names(root_path, zone)?;
+        // The live tree is no snapshot, whatever its name is.
+        names.retain(|name| Some(root_path.join(&name.text).as_path()) != module_path);
+        let visible = names.into_iter().map(|name| HistoryTree {
+            path: root_path.join(&name.text),
+            kind: TreeKind::Snapshot(name),
+        });
+        let mut trees: Vec<HistoryTree> = visible.collect();
+        let (mut no_retired, mut expired) = (None, None);
+        let expired_path = root_path.join(PRIVATE).join(Subdir::Expired.name());
+        let retired = snapshot_names(&expired_path, zone);
+        match open_expired(root.as_fd()).map_err(|cause| Error::io("open", &expired_path, cause)) {
+            Ok(directory) => {
+                trees.extend(retired?.into_iter().map(|name| HistoryTree {
+                    path: expired_path.join(&name.text),
+                    kind: TreeKind::Retired(name),
+                }));
+                expired = Some(directory);
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => no_retired = Some(error),
+        }
+        trees.sort_by_key(|tree| tree.kind.snapshot().map(|name| (name.time, name.text.clone())));
+        let module = match module_path.map(open_path).transpose() {
+            Err(error) if error.is_not_found() => None,
+            opened => opened?,
+        };
+        if let (Some(_), Some(path)) = (&module, module_path) {
+            trees.push(HistoryTree { kind: TreeKind::Live, path: path.to_path_buf() });
+        }
+        Ok(PathHistory { trees, no_retired, root, expired, module })
+    }
+
+    /// The directory that a snapshot lies in, and its name there; none for the module.
+    fn place_of<'a>(&'a self, tree: &'a HistoryTree) -> Option<(BorrowedFd<'a>, &'a str)> {
+        match &tree.kind {
+            TreeKind::Snapshot(name) => Some((self.root.as_fd(), &name.text)),
+            TreeKind::Retired(name) => Some((self.expired.as_ref()?.as_fd(), &name.text)),
+            TreeKind::Live => None,
+        }
+    }
+
+    fn open_tree(&self, tree: &HistoryTree) -> SysResult<OwnedFd> {
+        match self.place_of(tree) {
+            Some((parent, name)) => open_for_lookups(parent, &c_name(name.as_bytes())?),
+            None => {
+                let module = self.module.as_ref().ok_or(Errno::ENOENT)?;
+                open_for_lookups(module.as_fd(), c".")
+            }
+        }
+    }
+
+    /// Whether `top`, which was opened as `tree`, still is that tree.
+    fn is_still(&self, tree: &HistoryTree, top: &OwnedFd) -> bool {
+        let Some((parent, name)) = self.place_of(tree) else { return true };
+        let named = c_name(name.as_bytes()).and_then(|name| stat_entry(parent, &name));
+        let identity = |stat: SysResult<_>| stat.map(|stat| Identity::of(&stat)).ok();
+        let named = identity(named);
+        named.is_some() && named == identity(fstat(top))
+    }
+
+    /// Looks at `paths` in each tree.
+    pub(crate) fn survey(&self, paths: &[PathNames]) -> Survey {
+        let sightings = vec![Vec::with_capacity(self.trees.len()); paths.len()];
+        let mut survey = Survey { sightings, trouble: None };
+        for tree in &self.trees {
+            let seen = match self.look_at(tree, paths, &mut survey) {
+                Ok(seen) => seen,
+                Err(cause) => {
+                    if !is_gone(cause) {
+                        survey.note(Error::io("open", &tree.path, cause));
+                    }
+                    vec![Sighting::Unknown; paths.len()]
+                }
+            };
+            for (of_path, seen) in survey.sightings.iter_mut().zip(seen) {
+                of_path.push(seen);
+            }
+        }
+        survey
+    }
+
+    /// # Errors
+    /// `ENOENT` if the tree has gone.
+    fn look_at(
+        &self,
+        tree: &HistoryTree,
+        paths: &[PathNames],
+        survey: &mut Survey,
+    ) -> SysResult<Vec<Sighting>> {
+        let top = self.open_tree(tree)?;
+        let mut seen = Vec::with_capacity(paths.len());
+        for path in paths {
+            seen.push(match sight(top.as_fd(), path) {
+                Ok(entry) => Sighting::Present(entry),
+                Err(cause) if is_gone(cause) || cause == Errno::ENAMETOOLONG => Sighting::Absent,
+                Err(cause) => {
+                    survey.note(Error::io("inspect", &joined(&tree.path, path), cause));
+                    Sighting::Unknown
+                }
+            });
+        }
+        if self.is_still(tree, &top) { Ok(seen) } else { Err(Errno::ENOENT) }
+    }
+
+    /// The paths that the pattern `names` stands for in any tree, sorted. A tree that goes away
+    /// meanwhile may add paths that no tree has.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there are too many.
+    pub(crate) fn matches(&self, names: &[Vec<u8>], survey: &mut Survey) -> Result<Vec<PathNames>> {
+        let patterns: Vec<Option<NamePattern>> =
+            names.iter().map(|name| NamePattern::of(name)).collect();
+        let shown = || path_text(names);
+        if patterns.iter().flatten().count() > MAX_PATTERNS {
+            return Err(Error::Usage(format!(
+                "{} has more than {MAX_PATTERNS} names with wildcards: name fewer paths",
+                shown()
+            )));
+        }
+        let mut expansion = Expansion { names, patterns, found: BTreeSet::new(), failed: None };
+        for tree in &self.trees {
+            let top = self.open_tree(tree);
+            let expanded = top.and_then(|top| expansion.expand(top.as_fd(), 0, &mut Vec::new()));
+            let failed = expanded.err().or(expansion.failed.take());
+            if let Some(cause) = failed.filter(|cause| !is_gone(*cause)) {
+                survey.note(Error::io("read", &tree.path, cause));
+            }
+            if expansion.found.len() > MAX_MATCHES {
+                return Err(Error::Usage(format!(
+                    "{} stands for more than {MAX_MATCHES} paths: name fewer",
+                    shown()
+                )));
+            }
+        }
+        Ok(expansion.found.into_iter().collect())
+    }
+
+    /// Where the entry at `path` in a tree leads, if it is a symbolic link.
+    pub(crate) fn link_target(&self, tree: &HistoryTree, path: &[Vec<u8>]) -> Option<Vec<u8>> {
+        let top = self.open_tree(tree).ok()?;
+        EntryPlace::find(top.as_fd(), path).ok()?.link_target()
+    }
+
+    /// How far the way to `path`, which no tree has, leads, and what is there instead.
+    pub(crate) fn beside(&self, path: &[Vec<u8>]) -> Beside {
+        let above = &path[..path.len().saturating_sub(1)];
+        let mut beside = Beside::default();
+        let newest_first = || self.trees.iter().rev();
+        let descended = |tree| -> SysResult<Descended> {
+            let top = self.open_tree(tree)?;
+            descend(top.as_fd(), above)
+        };
+        let mut deepest: Vec<Descended> = Vec::new();
+        for (tree, reached) in newest_first().filter_map(|tree| Some((tree, descended(tree).ok()?)))
+        {
+            if beside.link.is_none()
+                && let Some(target) = reached.next_link(path)
+            {
+                beside.link = Some((joined(&tree.path, &path[..=reached.depth]), target));
+            }
+            let depth = deepest.first().map_or(0, |known| known.depth);
+            if reached.depth > depth {
+                deepest.clear();
+            }
+            // Each keeps a directory open.
+            if reached.depth >= depth && deepest.len() < MAX_PATTERNS {
+                deepest.push(reached);
+            }
+        }
+        beside.depth = deepest.first().map_or(0, |known| known.depth);
+        for directory in deepest {
+            let readable = open_directory(directory.directory.as_fd(), c".");
+            let Ok(listing) = readable.and_then(|it| Listing::read(it.as_fd())) else { continue };
+            let names = listing.entries().iter().map(|entry| listing.name(entry).to_bytes());
+            let room = MAX_NAMES.saturating_sub(beside.names.len());
+            beside.names.extend(names.take(room).map(<[u8]>::to_vec));
+        }
+        beside
+    }
+}
+
+/// What is there instead of a path that no tree has.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// How many names of the path lead to directories.
+    pub depth: usize,
+    /// The names in the last one of these directories.
+    pub names: BTreeSet<Vec<u8>>,
+    /// A symbolic link that is on the way, and where it leads.
+    pub link: Option<(PathBuf, Vec<u8>)>,
+}
+
+/// The paths that a pattern stands for.
+struct Expansion<'a> {
+    names: &'a [Vec<u8>],
+    patterns: Vec<Option<NamePattern>>,
+    found: BTreeSet<PathNames>,
+    /// What kept it from looking into a directory.
+    failed: Option<Errno>,
+}
+
+impl Expansion<'_> {
+    /// Adds the paths below `directory`, which `at` leads to and to which the first `done` names
+    /// apply. It calls itself once for each name with wildcards.
+    fn expand(&mut self, directory: BorrowedFd, done: usize, at: &mut PathNames) -> SysResult<()> {
+        let plain = self.patterns[done..].iter().take_while(|pattern| pattern.is_none()).count();
+        let (literal, rest) = self.names[done..].split_at(plain);
+        if rest.is_empty() {
+            if EntryPlace::find(directory, literal)?.inspect().is_ok() {
+                self.found.insert(at.iter().chain(literal).cloned().collect());
+            }
+            return Ok(());
+        }
+        let Descended { directory, stopped, .. } = descend(directory, literal)?;
+        if let Some(cause) = stopped {
+            return Err(cause);
+        }
+        let depth = at.len();
+        at.extend_from_slice(literal);
+        let is_last = rest.len() == 1;
+        let readable = open_directory(directory.as_fd(), c".")?;
+        let listing = Listing::read(readable.as_fd())?;
+        for entry in listing.entries().iter().filter(|entry| is_last || entry.is_directory) {
+            let name = listing.name(entry);
+            let pattern = self.patterns[done + plain].as_ref();
+            if self.found.len() > MAX_MATCHES
+                || !pattern.is_some_and(|pattern| pattern.matches(name.to_bytes()))
+            {
+                continue;
+            }
+            at.push(name.to_bytes().to_vec());
+            if is_last {
+                self.found.insert(at.clone());
+            } else {
+                let below = open_for_lookups(directory.as_fd(), name)
+                    .and_then(|below| self.expand(below.as_fd(), done + plain + 1, at));
+                // What is in the other directories counts all the same.
+                self.failed = self.failed.or(below.err().filter(|cause| !is_gone(*cause)));
+            }
+            at.pop();
+        }
+        at.truncate(depth);
+        Ok(())
+    }
+}
+
+/// Compares entries at one path that look alike, though they have two inodes.
+pub(crate) struct CopyComparison<'a> {
+    pub history: &'a PathHistory,
+    pub path: &'a [Vec<u8>],
+    pub limit: &'a mut HashLimit,
+    /// The hashes of the trees that have one.
+    pub hashes: BTreeMap<usize, HashResult>,
+    /// Whether a content could not be read, or not in time, and counts as equal all the same.
+    pub is_uncertain: bool,
+}
+
+impl CopyComparison<'_> {
+    /// Whether the entries of two trees equal each other in what their attributes do not tell.
+    pub(crate) fn is_copy(&mut self, one: usize, two: usize) -> bool {
+        let (Ok(first), Ok(second)) = (self.place_in(one), self.place_in(two)) else {
+            self.is_uncertain = true;
+            return true;
+        };
+        let xattrs_of = |place: &EntryPlace| xattrs(place.directory.as_fd(), &place.name);
+        if xattrs_of(&first) != xattrs_of(&second) || first.link_target() != second.link_target() {
+            return false;
+        }
+        let is_file = |inode: Inode| EntryKind::of(inode.attributes.mode) == EntryKind::File;
+        if !first.inspect().is_ok_and(is_file) {
+            return true;
+        }
+        match (self.hash(one, &first), self.hash(two, &second)) {
+            (HashResult::Hash(first), HashResult::Hash(second)) => first == second,
+            _ => {
+                self.is_uncertain = true;
+                true
+            }
+        }
+    }
+
+    fn place_in(&self, tree: usize) -> SysResult<EntryPlace> {
+        let top = self.history.open_tree(&self.history.trees[tree])?;
+        EntryPlace::find(top.as_fd(), self.path)
+    }
+
+    fn hash(&mut self, tree: usize, place: &EntryPlace) -> HashResult {
+        if let Some(known) = self.hashes.get(&tree) {
+            return *known;
+        }
+        let hash = match place.inspect() {
+            Ok(inode) => content_hash(place.directory.as_fd(), &place.name, &inode, self.limit),
+            Err(_) => HashResult::None,
+        };
+        self.hashes.insert(tree, hash);
+        hash
+    }
+}
+
+fn sight(top: BorrowedFd, path: &[Vec<u8>]) -> SysResult<SightedEntry> {
+    let place = EntryPlace::find(top, path)?;
+    let inode = place.inspect()?;
+    Ok(SightedEntry { device: place.device()?, inode: inode.number, attributes: inode.attributes })
+}
+
+fn open_expired(root: BorrowedFd) -> SysResult<OwnedFd> {
+    let private = open_directory(root, &c_name(PRIVATE.as_bytes())?)?;
+    open_directory(private.as_fd(), &c_name(Subdir::Expired.name().as_bytes())?)
+}
+
+/// The path of the entry at `names` below `top`.
+pub(crate) fn joined(top: &Path, names: &[Vec<u8>]) -> PathBuf {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let mut path = top.as_os_str().as_bytes().to_vec();
+    for name in names {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    PathBuf::from(OsStr::from_bytes(&path))
+}
+
+/// A path for a message or a view, escaped; that of the top itself is a dot.
+pub(crate) fn path_text(names: &[Vec<u8>]) -> String {
+    if names.is_empty() { ".".to_string() } else { escape(&names.join(&b'/')) }
+}

@@ -1,0 +1,433 @@
+//! `versions`: the versions of files and directories across the snapshots, retired ones and the
+//! module itself, on histories of real pushes, under every name, and where things are missing.
+
+use crate::support;
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::Value;
+use support::module::{Module, NAME};
+use support::run::Run;
+use support::simulated::Simulated;
+use support::{NOBODY, have, is_root, tree};
+
+use crate::restore_lost_roots::open_to_an_ordinary_user;
+
+const ALL: &str = "[defaults]\nkeep = { hourly = \"always\" }\ntime_zone = \"UTC\"\n";
+
+const OLD: [&str; 4] = [
+    "2020-01-01T10-00-00Z",
+    "2020-01-02T10-00-00Z",
+    "2020-01-03T10-00-00Z-partial",
+    "2020-01-04T10-00-00Z",
+];
+
+/// Writes a new file, as rsync does, whose time is so many seconds after 1970.
+fn put(path: &Path, text: &str, seconds: u64) {
+    let _ = fs::remove_file(path);
+    tree::write(path, text);
+    tree::set_mtime(path, UNIX_EPOCH + Duration::from_secs(seconds));
+}
+
+/// What is new in a snapshot against the one before it: files with texts and times.
+type Change<'a> = &'a [(&'a str, &'a str, u64)];
+
+/// A module with the snapshots `OLD`, each with links to what does not change in it.
+fn with_history(changes: [Change; 4]) -> Module {
+    let module = Module::new();
+    module.write_policy("[defaults]\ntime_zone = \"UTC\"\nmin_keep = 1\nmin_age = \"0s\"\n");
+    module.register();
+    for (name, changes) in OLD.iter().zip(changes) {
+        for (path, text, seconds) in changes {
+            let path = module.latest.join(path);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("directories");
+            put(&path, text, *seconds);
+        }
+        link_tree(&module.latest, &module.snapshot(name));
+    }
+    module
+}
+
+fn link_tree(from: &Path, to: &Path) {
+    Run::of(support::run::tool("cp").arg("-al").arg(from).arg(to)).exits(&[0]);
+}
+
+fn versions(module: &Module, arguments: &[&str]) -> Run {
+    module.run(&[&["versions"], arguments].concat())
+}
+
+/// The paths in the JSON of `versions`.
+#[track_caller]
+fn paths(module: &Module, arguments: &[&str]) -> Vec<Value> {
+    let run = versions(module, &[arguments, &["--json"]].concat()).exits(&[0]);
+    run.json()["paths"].as_array().expect("a list").clone()
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().map(|name| name.as_str().expect("a name")).collect()
+}
+
+/// First, last, how many snapshots, and whether the module has it.
+fn extent(one: &Value) -> (Option<&str>, Option<&str>, usize, bool) {
+    let text = |key: &str| one[key].as_str();
+    (text("first"), text("last"), names(&one["snapshots"]).len(), one["live"] == true)
+}
+
+#[test]
+fn two_hundred_pushes_show_as_versions_with_a_gap() {
+    let module = Simulated::new(Module::new(), ALL);
+    let path = module.latest.join("sub/file");
+    fs::create_dir_all(module.latest.join("sub/other")).expect("a directory");
+    tree::odd_names(&module.latest.join("odd"));
+    put(&path, "first", 1_000);
+    let mut taken = Vec::new();
+    for number in 0..200 {
+        match number {
+            50 => put(&path, "the second", 2_000),
+            100 => fs::remove_file(&path).expect("removed"),
+            102 => put(&path, "the third", 3_000),
+            120 => tree::set_mode(&module.latest.join("sub/other"), 0o700),
+            _ => {}
+        }
+        put(&module.latest.join("hour"), &number.to_string(), number);
+        module.pass(1);
+        module.run().exits(&[0]);
+        taken.push(module.name());
+    }
+    assert_eq!(module.snapshots(), taken);
+    let at = |number: usize| Some(taken[number].as_str());
+
+    let found = paths(&module, &[NAME, "sub/file"]);
+    let of_file = found[0]["versions"].as_array().expect("a list");
+    assert_eq!(
+        of_file.iter().map(extent).collect::<Vec<_>>(),
+        [(at(0), at(49), 50, false), (at(50), at(99), 50, false), (at(102), at(199), 98, true)]
+    );
+    let gaps = found[0]["missing"].as_array().expect("a list");
+    assert_eq!(gaps.iter().map(extent).collect::<Vec<_>>(), [(at(100), at(101), 2, false)]);
+    let second = &of_file[1];
+    assert_eq!((&second["kind"], &second["size"]), (&"file".into(), &10.into()), "{second:#}");
+    assert_eq!(second["changed"], "1970-01-01T00:33:20Z");
+    assert_eq!(names(&second["snapshots"]), taken[50..100]);
+    let copy = second["copy_from"].as_str().expect("a path");
+    assert_eq!(Path::new(copy), module.snapshot(&taken[99]).join("sub/file"));
+    assert_eq!(fs::read_to_string(copy).expect("the file"), "the second");
+
+    // A directory has a version for each state of its own, and `.` is that of the module.
+    let found = paths(&module, &[NAME, "sub", "sub/other", "."]);
+    let count = |one: &Value| one["versions"].as_array().expect("a list").len();
+    assert_eq!(found.iter().map(count).collect::<Vec<_>>()[..2], [4, 2]);
+    assert_eq!(found[1]["versions"][1]["mode"], "0700");
+    assert_eq!(found[2]["path"], ".");
+
+    let run = versions(&module, &[NAME, "sub/file"]).exits(&[0]);
+    let told = format!("missing in 2 snapshots, {} to {}", taken[100], taken[101]);
+    let run = run.says(&format!("{NAME}: 3 versions of sub/file in 200 snapshots")).says(&told);
+    assert!(run.stdout().lines().filter(|line| !line.contains('/')).all(|line| line.len() <= 80));
+
+    // Each odd name, as a pattern finds it.
+    let found = paths(&module, &[NAME, "odd/[!*]*"]);
+    let visible = |name: &OsString| !name.as_bytes().starts_with(b".") && name != "*";
+    let entries = fs::read_dir(module.latest.join("odd")).expect("a directory");
+    let expected: BTreeSet<OsString> =
+        entries.map(|entry| entry.expect("an entry").file_name()).filter(visible).collect();
+    assert_eq!(found.len(), expected.len());
+    for one in &found {
+        assert_eq!(extent(&one["versions"][0]), (at(0), at(199), 200, true), "{one:#}");
+    }
+    // What is there by that name is no pattern.
+    assert_eq!(paths(&module, &[NAME, "odd/*"]).len(), 1);
+    for name in &expected {
+        let mut command = module.command(&["versions", NAME]);
+        let path = [b"./odd/", name.as_bytes()].concat();
+        let run = Run::of(command.arg(OsStr::from_bytes(&path))).exits(&[0]);
+        assert!(
+            run.says("1 version of odd/")
+                .bytes()
+                .iter()
+                .all(|byte| *byte >= b' ' || *byte == b'\n')
+        );
+    }
+    if have(&["strace"]) {
+        let trace = module.directory.join("trace");
+        let strace = ["strace", "-f", "-o", trace.to_str().expect("UTF-8")];
+        let mut command = module.command_through(&strace, &["versions", NAME, "sub/file"]);
+        Run::of(&mut command).exits(&[0]);
+        let calls = fs::read_to_string(&trace).expect("the trace").lines().count();
+        assert!(calls < 200 * 12 + 1_500, "{calls} calls for 200 snapshots");
+    }
+}
+
+#[test]
+fn copies_of_a_file_are_one_version_if_their_content_is() {
+    let module = with_history([
+        &[("same", "text", 5), ("other", "text", 5), ("link", "x", 5)],
+        &[("same", "text", 5), ("other", "TEXT", 5)],
+        &[("same", "text", 5)],
+        &[("same", "text", 6)],
+    ]);
+    let found = paths(&module, &[NAME, "same", "other"]);
+    let extents = |one: &Value| -> Vec<usize> {
+        one["versions"].as_array().expect("a list").iter().map(|it| extent(it).2).collect()
+    };
+    assert_eq!((extents(&found[0]), extents(&found[1])), (vec![3, 1], vec![1, 3]));
+    assert_eq!(found[0]["versions"][0]["compared"], true);
+    // The size says that they differ, whatever the time says.
+    put(&module.latest.join("same"), "longer text", 6);
+    assert_eq!(extents(&paths(&module, &[NAME, "same"])[0]), [3, 1, 0]);
+    // A copy that cannot be told from the others by what is on the outside.
+    put(&module.latest.join("same"), "text", 5);
+    let found = paths(&module, &[NAME, "same"]);
+    assert_eq!(extents(&found[0]), [3, 1]);
+    assert_eq!(found[0]["versions"][0]["live"], true);
+    versions(&module, &[NAME, "same"])
+        .exits(&[0])
+        .says("the version of 2020-01-01T10-00-00Z again");
+    if tree::set_attribute(&module.latest.join("same"), "user.comment", b"x") {
+        assert_eq!(extents(&paths(&module, &[NAME, "same"])[0]), [3, 1, 0]);
+    }
+}
+
+#[test]
+fn retired_and_partial_snapshots_and_the_module_are_told_apart() {
+    let module = with_history([
+        &[("file", "one", 1), ("always", "x", 1)],
+        &[("file", "second", 2)],
+        &[("file", "third one", 3)],
+        &[("file", "the fourth", 4)],
+    ]);
+    put(&module.latest.join("file"), "live", 5);
+    put(&module.latest.join("new"), "only live", 6);
+    module.run(&["expire", NAME, OLD[0], OLD[1]]).exits(&[0, 4]);
+    let found = paths(&module, &[NAME, "file", "always", "new"]);
+    let of_file = found[0]["versions"].as_array().expect("a list");
+    let facts = |one: &Value| (one["grade"].clone(), names(&one["retired"]).len());
+    assert_eq!(
+        of_file.iter().map(facts).collect::<Vec<_>>(),
+        [
+            ("complete".into(), 1),
+            ("complete".into(), 1),
+            ("partial".into(), 0),
+            ("complete".into(), 0),
+            (Value::Null, 0)
+        ]
+    );
+    let copy = |one: &Value| PathBuf::from(one["copy_from"].as_str().expect("a path"));
+    assert_eq!(copy(&of_file[0]), module.private(&format!("expired/{}/file", OLD[0])));
+    assert_eq!(copy(&of_file[4]), module.latest.join("file"));
+    assert_eq!(extent(&of_file[4]), (None, None, 0, true));
+    assert_eq!(copy(&found[1]["versions"][0]), module.snapshot(OLD[3]).join("always"));
+    assert_eq!(extent(&found[1]["versions"][0]), (Some(OLD[0]), Some(OLD[3]), 4, true));
+    assert_eq!(extent(&found[2]["versions"][0]), (None, None, 0, true));
+    let run = versions(&module, &[NAME, "file"]).exits(&[0]);
+    let run = run.says("5 versions of file in 4 snapshots, 2 of them retired");
+    run.says("only in partial snapshots").says(&format!("retired: {}", OLD[0])).says("`undelete`");
+    // What the JSON names can be given to `expire`.
+    module.run(&["expire", "-n", NAME, names(&of_file[2]["snapshots"])[0]]).exits(&[0, 4]);
+    fs::remove_file(module.latest.join("always")).expect("removed");
+    let run = versions(&module, &[NAME, "always"]).exits(&[0]);
+    run.says("missing in the module now");
+}
+
+#[test]
+fn a_path_in_a_module_or_snapshot_needs_no_module() {
+    let module = with_history([
+        &[("sub/file", "one", 1), ("sub/other", "x", 1)],
+        &[("sub/file", "second", 2)],
+        &[],
+        &[],
+    ]);
+    module.run(&["expire", NAME, OLD[0]]).exits(&[0, 4]);
+    let spoofed = module.latest.join("sub/2019-01-01T00-00-00Z");
+    fs::create_dir_all(spoofed.join(".rsyncd-snapshot")).expect("a directory");
+    tree::write(&spoofed.join("file"), "x");
+    tree::write(&module.latest.join("sub/.rsyncd-snapshot"), "x");
+    let retired = module.private(&format!("expired/{}/sub/file", OLD[0]));
+    let ask = |from: &Path, words: &[&OsStr]| {
+        let mut command = module.command(&["versions"]);
+        Run::of(command.args(words).current_dir(from))
+    };
+    let inside = module.latest.join("sub");
+    let snapshot = module.snapshot(OLD[2]).join("sub");
+    let says = format!("{NAME}: 2 versions of sub/file in 4 snapshots");
+    for path in [&inside, &snapshot] {
+        ask(path, &["file".as_ref()]).exits(&[0]).says(&says);
+        ask(path, &["./../sub/file".as_ref()]).exits(&[0]).says(&says);
+        ask(Path::new("/"), &[path.join("file").as_ref()]).exits(&[0]).says(&says);
+        let run = ask(path, &["fil?".as_ref(), "other".as_ref()]).exits(&[0]).says(&says);
+        run.says("1 version of sub/other in");
+        ask(path, &[".".as_ref()]).exits(&[0]).says("of sub in 4 snapshots");
+        // With a module it is a path of that, wherever the command runs.
+        ask(path, &[NAME.as_ref(), "sub/file".as_ref()]).exits(&[0]).says(&says);
+    }
+    ask(Path::new("/"), &[retired.as_ref()]).exits(&[0]).says(&says);
+    ask(&module.latest, &[module.latest.as_ref()]).exits(&[0]).says("of . in 4 snapshots");
+    ask(&spoofed, &["file".as_ref()])
+        .exits(&[0])
+        .says("of sub/2019-01-01T00-00-00Z/file in 4 snap");
+    for module_word in [module.root.as_os_str(), module.latest.as_ref(), NAME.as_ref()] {
+        ask(Path::new("/"), &[module_word, "sub/file".as_ref()]).exits(&[0]).says(&says);
+        let path = module.latest.join("sub/file");
+        ask(Path::new("/"), &[module_word, path.as_ref()]).exits(&[0]).says(&says);
+    }
+    // What is meant is not known.
+    let root = Path::new("/");
+    ask(root, &["file".as_ref()]).exits(&[2]).says("the working directory lies in no module");
+    ask(root, &[NAME.as_ref()]).exits(&[2]).says("name a path in it");
+    ask(root, &["dat".as_ref(), "file".as_ref()]).exits(&[2]).says("did you mean data?");
+    ask(root, &["/nowhere/file".as_ref()]).exits(&[2]).says("/nowhere/file lies in no module");
+    ask(root, &[module.root.as_ref()]).exits(&[2]).says("name a path in it");
+    ask(&inside, &["file".as_ref(), "/etc/fstab".as_ref()])
+        .exits(&[2])
+        .says("does not lie in data");
+    ask(root, &[NAME.as_ref(), "".as_ref()]).exits(&[2]).says("a path is empty");
+    ask(root, &[NAME.as_ref(), module.private("lock").as_ref()]).exits(&[2]).says("in no snapshot");
+}
+
+#[test]
+fn a_path_that_is_nowhere_comes_with_the_nearest_names() {
+    let module = with_history([
+        &[("etc/fstab", "x", 1), ("etc/passwd", "x", 1), ("etc/.hidden", "x", 1), ("top", "x", 1)],
+        &[],
+        &[],
+        &[],
+    ]);
+    std::os::unix::fs::symlink("etc", module.latest.join("link")).expect("a link");
+    fs::remove_file(module.latest.join("etc/passwd")).expect("removed");
+    let ask = |path: &str| versions(&module, &[NAME, path]).exits(&[2]);
+    ask("etc/fstb").says("no snapshot has etc/fstb, nor has the module (the nearest: etc/fstab, ");
+    ask("etc/passwt").says("(the nearest: etc/passwd, ");
+    ask("ect/fstab").says("(the nearest: etc, ");
+    ask("etc/fstab/x").says("no snapshot has etc/fstab/x");
+    ask("link/fstab").says("link is a symbolic link to etc, which is not followed");
+    ask("nothing*").says("nothing matches nothing*");
+    let run = versions(&module, &[NAME, "etc/fstab", "etc/fstb", "*/none", "--json"]).exits(&[2]);
+    assert_eq!(run.json()["paths"].as_array().map(Vec::len), Some(1), "{run}");
+    run.says("etc/fstb").says("nothing matches */none");
+    let found = paths(&module, &[NAME, "*"]);
+    let shown: Vec<&str> = found.iter().map(|one| one["path"].as_str().expect("text")).collect();
+    assert_eq!(shown, ["etc", "link", "top"]);
+    assert_eq!(found[1]["versions"][0]["target"], "etc");
+    assert_eq!(paths(&module, &[NAME, "*/.*"]).len(), 1);
+    assert_eq!(paths(&module, &[NAME, "e[a-z]c/p*"]).len(), 1);
+    let many = ["*"; 17].join("/");
+    ask(&many).says("more than 16 names with wildcards");
+    fs::create_dir(module.latest.join("many")).expect("a directory");
+    (0..1_001).for_each(|number| tree::write(&module.latest.join(format!("many/{number}")), ""));
+    ask("many/*").says("stands for more than 1000 paths");
+}
+
+#[test]
+fn damaged_files_are_marked() {
+    let module = Module::new();
+    fs::create_dir(module.latest.join("sub")).expect("a directory");
+    put(&module.latest.join("sub/file"), "as it was", 1_000);
+    let mut taken = Vec::new();
+    for number in 0..2 {
+        tree::write(&module.latest.join("number"), &number.to_string());
+        taken.push(module.expect_snapshot());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    module.run(&["verify", NAME]).exits(&[0]);
+    std::thread::sleep(Duration::from_millis(50));
+    fs::write(module.latest.join("sub/file"), "changed in place").expect("written");
+    module.run(&["verify", NAME]).exits(&[1]);
+    let found = paths(&module, &[NAME, "sub/file", "sub", "number"]);
+    assert_eq!(names(&found[0]["versions"][0]["damaged"]), taken);
+    assert_eq!(names(&found[1]["versions"][0]["damaged"]), taken);
+    assert!(names(&found[2]["versions"][0]["damaged"]).is_empty());
+    let run = versions(&module, &[NAME, "sub/file"]).exits(&[0]);
+    run.says("altered in place after the backup (size")
+        .says(&format!("in 2 snapshots, {}", taken[0]));
+    versions(&module, &[NAME, "sub"]).exits(&[0]).says("1 file in it altered in place");
+}
+
+#[test]
+fn versions_show_out_of_broken_roots_and_modules() {
+    let module =
+        with_history([&[("file", "one", 1)], &[("file", "second", 2)], &[], &[("x", "x", 3)]]);
+    let root = module.root.to_str().expect("UTF-8");
+    let says = "2 versions of file in 4 snapshots";
+    module.write_policy("[defaults]\nkeep = 3\n");
+    versions(&module, &[root, "file"]).exits(&[0]).says(says);
+    module.write_policy("");
+    let other = "2019-08-02 12:00:00";
+    link_tree(&module.latest, &module.snapshot(other));
+    versions(&module, &[root, "x"]).exits(&[0]).says("1 version of x in 5 snapshots");
+    fs::rename(module.snapshot(other), module.directory.join("away")).expect("moved");
+    let away = module.directory.join("lost");
+    fs::rename(&module.latest, &away).expect("moved");
+    versions(&module, &[NAME, "file"]).exits(&[0]).says(says);
+    let lost = module.latest.join("file");
+    versions(&module, &[lost.to_str().expect("UTF-8")]).exits(&[0]).says(says);
+    versions(&module, &[NAME, "nothing"]).exits(&[2]).says("no snapshot has nothing");
+    fs::rename(&away, &module.latest).expect("moved back");
+    // Another machine's disk: nothing is known but the directory.
+    let moved = module.directory.join("moved");
+    fs::rename(&module.root, &moved).expect("moved");
+    module.write_rsyncd_conf("");
+    fs::remove_dir_all(moved.join(".rsyncd-snapshot")).expect("removed");
+    for path in [vec!["file"], vec!["*"]] {
+        let words = [&[moved.to_str().expect("UTF-8")], &path[..]].concat();
+        versions(&module, &words).exits(&[0]).says(says);
+    }
+    let path = moved.join(OLD[1]).join("file");
+    versions(&module, &[path.to_str().expect("UTF-8")]).exits(&[0]).says(says);
+    versions(&module, &[root, "file"]).exits(&[1, 2]);
+    // No module has a snapshot.
+    let module = Module::new();
+    tree::write(&module.latest.join("file"), "x");
+    versions(&module, &[NAME, "file"]).exits(&[0]).says("1 version of file in 0 snapshots");
+    versions(&module, &[NAME, "other"]).exits(&[2]).says("no snapshot has other");
+}
+
+#[test]
+fn a_path_of_thousands_of_levels_has_versions() {
+    let module = Module::new();
+    tree::deep(&module.latest.join("deep"), 3_000, 8);
+    let path: Vec<String> = (0..3_000).map(|level| format!("{level:08}")).collect();
+    let path = format!("deep/{}/", path.join("/"));
+    module.expect_snapshot();
+    let run = versions(&module, &[NAME, &path, "--json"]).exits(&[0]).json();
+    assert_eq!(extent(&run["paths"][0]["versions"][0]).2, 1);
+    versions(&module, &[NAME, &format!("{path}nothing")]).exits(&[2]).says("no snapshot has deep/");
+}
+
+#[test]
+fn an_ordinary_user_sees_versions_of_what_may_be_read() {
+    if !is_root() || !have(&["setpriv"]) {
+        return;
+    }
+    let mut module = with_history([
+        &[("open/file", "one", 1), ("closed/file", "x", 1)],
+        &[("open/file", "second", 2)],
+        &[],
+        &[],
+    ]);
+    for tree in OLD.iter().map(|name| module.snapshot(name)).chain([module.latest.clone()]) {
+        tree::set_mode(&tree, 0o755);
+        tree::set_mode(&tree.join("open"), 0o755);
+    }
+    tree::set_mode(&module.snapshot(OLD[1]).join("closed"), 0o700);
+    open_to_an_ordinary_user(&mut module);
+    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
+    let ask = |words: &[&str]| {
+        let mut command = module.command_through(&setpriv, &["versions"]);
+        command.args(words).env_remove("HOME").env_remove("PATH");
+        Run::of(&mut command)
+    };
+    let root = module.root.to_str().expect("UTF-8");
+    let run = ask(&[NAME, "open/file"]).exits(&[0]).says("2 versions of open/file in 4 snapshots");
+    run.says("retired snapshots are left out");
+    let path = format!("{root}/latest/open/file");
+    ask(&[&path]).exits(&[0]).says("2 versions of open/file");
+    ask(&[root, "open/file"]).exits(&[0]).says("2 versions of open/file");
+    let run = ask(&[NAME, "closed/file"]).exits(&[4]).says("1 version of closed/file");
+    run.says("not everything could be looked at").says("Permission denied");
+}
