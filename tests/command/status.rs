@@ -14,16 +14,16 @@ use support::time::name_of_age;
 use support::{NOBODY, have, is_root, tree};
 
 /// A process in place of the one that serves a connection; ended when this value is dropped.
-struct Connection(Child);
+pub(crate) struct Connection(Child);
 
 impl Connection {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut sleep = tool("sleep");
         Connection(sleep.arg("600").stdout(Stdio::null()).spawn().expect("a process"))
     }
 
     /// pre-xfer before a push of this connection.
-    fn begin(&self, module: &Module) {
+    pub(crate) fn begin(&self, module: &Module) {
         let section = module.rsyncd_conf_section("data", &module.latest);
         let gate = format!("pre-xfer exec = {} pre-xfer\n", module.program.display());
         module.write_rsyncd_conf(&(section + &gate));

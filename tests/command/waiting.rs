@@ -10,6 +10,8 @@ use support::run::Run;
 use support::time::wait_until;
 use support::{have, tree};
 
+use super::status::Connection;
+
 /// A process that is waited for at last, so that it does not outlive its module.
 pub(crate) struct Running(pub(crate) Child);
 
@@ -30,9 +32,15 @@ fn holder(module: &Module) -> String {
 
 /// A run that holds the lock for some seconds, when it does so.
 pub(crate) fn begin_slow_snapshot(module: &Module) -> Running {
-    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=syncfs:delay_enter=6s"];
+    begin_snapshot_with(module, "syncfs:delay_enter=6s", "writing to the disk")
+}
+
+/// A run whose system calls are delayed, once it is in a phase.
+fn begin_snapshot_with(module: &Module, delay: &str, phase: &str) -> Running {
+    let inject = format!("inject={delay}");
+    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
     let run = begin(&mut module.command_through(&slow, &["snapshot", "data"]));
-    wait_until("it syncs", || holder(module).contains("writing to the disk"));
+    wait_until(phase, || holder(module).contains(phase));
     run
 }
 
@@ -104,5 +112,33 @@ fn a_job_that_waits_in_the_queue_says_which_jobs_are_before_it() {
         "second: waits for up to 20s in the job queue: 1 job before it (max_parallel 1), at work \
          on {root}"
     ));
+    drop(slow);
+}
+
+#[test]
+fn a_repair_that_waits_for_a_push_says_whose_it_is() {
+    let (module, _) = Module::with_snapshot();
+    module.write_policy("[defaults]\nlock_wait = \"2s\"\n");
+    let connection = Connection::new();
+    connection.begin(&module);
+    let run = module.run(&["verify", "data", "--repair-attributes"]).exits(&[3]);
+    run.says("data: waits for up to 2s for a push of address 192.0.2.7");
+}
+
+/// It waits at the gate, as a push does.
+#[test]
+fn a_restore_in_place_that_waits_for_a_run_says_for_which() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, newest) = Module::with_snapshot();
+    tree::write(&module.latest.join("more"), "x");
+    let delay = "linkat:delay_enter=4s:when=1";
+    let slow = begin_snapshot_with(&module, delay, "making the snapshot");
+    let arguments = ["restore", "data", &newest, "read me", "--in-place", "--overwrite"];
+    let said = module.run(&arguments).exits(&[0, 4]).stderr();
+    let told = "for a run that reads the module: process ";
+    assert!(said.contains("data: waits for up to ") && said.contains(told), "{said}");
+    assert!(said.contains(" for data (run by hand, making the snapshot) since 2"), "{said}");
     drop(slow);
 }

@@ -357,6 +357,8 @@ fn a_command_that_only_looks_can_change_nothing_at_all() {
         &["list", NAME][..],
         &["plan", NAME],
         &["check", NAME],
+        &["status", NAME],
+        &["complete", NAME],
         &["rotate", "--dry-run", NAME],
         &["restore", NAME, "newest", "--to", to, "--dry-run"],
     ] {
