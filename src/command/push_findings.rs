@@ -105,13 +105,41 @@ pub(crate) fn failed_pushes(target: &Target, torn: &TornMark) -> Vec<String> {
     unhealed.chain(by_address).collect()
 }
 
-/// Pushes in a row that brought no complete snapshot, with the remedy for their cause. `log`: where
-/// rsyncd logs.
+/// What advice about a failed push rests on.
+pub(crate) struct PushSurroundings<'a> {
+    pub(crate) target: &'a Target,
+    /// Where rsyncd logs.
+    pub(crate) log: String,
+    /// Whether any push to the module has ever ended well. If none has, the server may have refused
+    /// every file, and to accept that would bring complete snapshots without files.
+    pub(crate) has_good_push: bool,
+}
+
+impl PushSurroundings<'_> {
+    /// What to do about files that a push could not transfer, before the same push comes again.
+    fn untransferred(&self) -> String {
+        if self.has_good_push {
+            return format!(
+                "see which files its output names, exclude them there or {}",
+                as_complete(self.target, PARTIAL_TRANSFER)
+            );
+        }
+        format!(
+            "no push has ever ended well, so see first whether this server refuses the files: {} \
+             names those that it could not write; look at `temp dir`, `exclude`, `filter` and \
+             `uid` of the module and at the owners in its directory. Mend that, or exclude on the \
+             client what it cannot read",
+            self.log
+        )
+    }
+}
+
+/// Pushes in a row that brought no complete snapshot, with the remedy for their cause.
 pub(crate) fn pushes_without_snapshot(
-    target: &Target,
+    around: &PushSurroundings,
     found: &PushesWithoutSnapshot,
-    log: &str,
 ) -> Option<String> {
+    let PushSurroundings { target, log, .. } = around;
     let PushesWithoutSnapshot { pushes, since, status, because } = found;
     if *pushes < PUSHES_WITHOUT_SNAPSHOT_LIMIT {
         return None;
@@ -119,6 +147,9 @@ pub(crate) fn pushes_without_snapshot(
     let accept = |status| as_complete(target, status);
     let remedy = match (status, because) {
         (&NO_HOOK, _) => find_hook(target),
+        (_, TransferReason::ClientPartial) | (&PARTIAL_TRANSFER, _) if !around.has_good_push => {
+            around.untransferred()
+        }
         (_, TransferReason::ClientPartial) => format!(
             "the client's output names the files; if they may be missing, exclude them there, or \
              {}",
@@ -206,11 +237,12 @@ const TORN_FOR_LONG: TimeDelta = TimeDelta::days(1);
 /// The torn mark: whose push failed and how, what that means, and what to do. `failed`: the end of
 /// the last failed push, if the mark is of that.
 pub(crate) fn torn_module(
-    target: &Target,
+    around: &PushSurroundings,
     torn: &TornMark,
     failed: Option<&FailedEnd>,
     now: DateTime<Utc>,
 ) -> String {
+    let target = around.target;
     let torn_since = torn.torn_since();
     let since = torn_since.format("%FT%TZ");
     let free_bytes = failed.filter(|end| end.status == torn.status).and_then(|end| end.free_bytes);
@@ -224,11 +256,9 @@ pub(crate) fn torn_module(
         .collect();
     let are_restores = restores.len() == requests.len();
     let again = match torn.status {
-        PARTIAL_TRANSFER => format!(
-            "see which files its output names, exclude them there or {}, and then push the same \
-             again from there",
-            as_complete(target, PARTIAL_TRANSFER)
-        ),
+        PARTIAL_TRANSFER => {
+            format!("{}, and then push the same again from there", around.untransferred())
+        }
         _ => "push the same again from there".to_string(),
     };
     let (what, next) = if requests.is_empty() {

@@ -4,6 +4,7 @@
 //! to change.
 
 use std::cell::Cell;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +15,8 @@ use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::lease_findings::long_leases;
 use crate::command::push_findings::{
-    failed_pushes, pushes_without_snapshot, stale_temporaries, torn_module, unfinished_backup,
+    PushSurroundings, failed_pushes, pushes_without_snapshot, stale_temporaries, torn_module,
+    unfinished_backup,
 };
 use crate::command::run_findings::{Activity, long_job, long_run};
 use crate::command::unremovable_findings::unremovable_snapshots;
@@ -24,12 +26,14 @@ use crate::decide::push_history::PushHistory;
 use crate::decide::snapshot_reason::Pause;
 use crate::decide::snapshot_verdict::Decision;
 use crate::decide::torn_mark::TornMark;
+use crate::decide::verdict_facts::PARTIAL_TRANSFER;
 use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::session::lease_terms;
 use crate::run::{losses, order, vanished};
 use crate::store::leases::Leases;
 use crate::store::ledger::Ledger;
+use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::root_checks;
 use crate::store::snapshots::SnapshotList;
@@ -70,6 +74,10 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     let now = Clock::System.now();
     if target.is_root_to_be_created() {
         return of_future_root(target, around, now);
+    }
+    let parent = target.root_path.parent();
+    if parent.is_some_and(is_missing) && target.lost_history().is_none() {
+        return Err(root_checks::without_parent(&target.root_path));
     }
     let root = target.look_at_root()?;
     let examined = rotate::examine(target, &root, now, Some(Clock::System.reading()))?;
@@ -112,8 +120,15 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
         torn: torn.as_ref(),
         now,
     });
-    findings
-        .warn(FindingId::Marks, torn.as_ref().map(|torn| torn_module(target, torn, failed, now)));
+    let was_good = |record: &Record| record.status.is_some_and(|status| status != PARTIAL_TRANSFER);
+    let of_push = PushSurroundings {
+        target,
+        log: ages.log(),
+        has_good_push: history.last_good().is_some()
+            || newest_complete.and_then(|item| item.record.as_ref()).is_some_and(was_good),
+    };
+    let mark = torn.as_ref().map(|torn| torn_module(&of_push, torn, failed, now));
+    findings.warn(FindingId::Marks, mark);
     findings.warn(FindingId::Marks, activity.due_mark(awaits_client));
     findings.warn(FindingId::Marks, activity.orphans());
     findings.warn(FindingId::Marks, activity.unseen_pushes());
@@ -121,7 +136,7 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     findings.warn(FindingId::FailedPush, failed_pushes);
     findings.warn(
         FindingId::PushesWithoutSnapshot,
-        failing.and_then(|found| pushes_without_snapshot(target, found, &ages.log())),
+        failing.and_then(|found| pushes_without_snapshot(&of_push, found)),
     );
     findings.warn(FindingId::UnfinishedBackup, unfinished_backup(&root, now));
     findings.warn(
@@ -153,6 +168,10 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
 
     findings.0.extend(ages.findings(root.is_registered()));
     Ok(findings.0)
+}
+
+fn is_missing(path: &Path) -> bool {
+    path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// The findings about a root that the first run makes.

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{FileStat, fstat};
@@ -141,20 +141,23 @@ pub(crate) fn check_mounts(
             escape_path(module_path)
         ),
     };
-    let is_mount_point = fs::metadata(module_path)
-        .and_then(|module| Ok(module.dev() != fs::metadata(module_path.join(".."))?.dev()))
-        .unwrap_or(false);
-    let remedy = match is_mount_point {
-        true => format!(
-            "the module is a mount point itself: make a directory in it, such as {}/latest, the \
-             module's path",
-            escape_path(module_path)
-        ),
-        false => {
-            "take `snapshot_root` out of the policy, so that snapshots are beside the module, or \
-             set it to a directory on the module's file system, in the same mount"
-                .to_string()
+    let above = open_parent(module.as_fd()).and_then(|above| MountIdentity::of(above.as_fd()));
+    let own_directory = format!(
+        "make a directory in it, such as {}, the module's path",
+        escape_path(&module_path.join("latest"))
+    );
+    let remedy = match above {
+        Ok(above) if module_mount.is_subvolume_below(above) => {
+            format!("the module is a subvolume of its own: {own_directory}")
         }
+        Ok(above) if !above.admits(module_mount) => format!(
+            "the module is a mount point itself: {own_directory}, or mount the directory above \
+             what is mounted there at {} instead",
+            escape_path(module_path.parent().unwrap_or(module_path))
+        ),
+        _ => "take `snapshot_root` out of the policy, so that snapshots are beside the module, or \
+              set it to a directory on the module's file system, in the same mount"
+            .to_string(),
     };
     Err(refusal(path, problem, remedy))
 }
@@ -272,11 +275,16 @@ pub(crate) fn make_root(path: &Path) -> Result<()> {
                 "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
             ))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(root_checks::refusal(
-            path,
-            "does not exist, nor does its parent".into(),
-            "make the parent (is its disk mounted?), or correct `snapshot_root`".into(),
-        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(without_parent(path)),
         Err(error) => Err(Error::io("make the snapshot root", path, error)),
     }
+}
+
+/// The refusal of a root whose parent directory does not exist.
+pub(crate) fn without_parent(path: &Path) -> Error {
+    let remedy = format!(
+        "mount its disk, or make the parent (`install -d -m 0700 {}`), or correct `snapshot_root`",
+        shell_path(path.parent().unwrap_or(path))
+    );
+    refusal(path, "does not exist, nor does its parent".into(), remedy)
 }

@@ -174,6 +174,12 @@ impl MountIdentity {
     pub(crate) fn admits(self, other: MountIdentity) -> bool {
         self.device == other.device && self.id.zip(other.id).is_none_or(|(own, other)| own == other)
     }
+
+    /// Whether this directory is another device in the same mount as the one above it, as a
+    /// subvolume of btrfs is.
+    pub(crate) fn is_subvolume_below(self, above: MountIdentity) -> bool {
+        self.device != above.device && self.id.is_some() && self.id == above.id
+    }
 }
 
 /// Renames without ever replacing an entry of the new name.
