@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::backup_options::BackupOptions;
+use crate::cli::rsyncd_snapshot::read_hook;
 use crate::client::error::{ClientError, Result};
 use crate::client::{backup, check, external_command, platform, signals};
 use crate::config::settings::Settings;
@@ -36,8 +37,10 @@ pub fn main() -> ExitCode {
     // A user who asks for more output wants to see it, under cron, too.
     let to_syslog = !is_interactive && options.level() <= log::LevelFilter::Info;
     crate::tell::log::start_as("rsync-system-backup", to_syslog, options.level());
+    let settings = Settings::read(options.config.as_deref(), None);
     let context = Context {
-        settings: Settings::read(options.config.as_deref(), None),
+        // A destination may be a module of this machine. A hook uses what its own line names.
+        settings: if options.is_hook() { settings } else { settings.reading_hooks(read_hook) },
         level: Some(options.level()),
         started,
         write_scope: WriteScope::Roots,

@@ -12,13 +12,13 @@ use crate::cli::commands::Command;
 use crate::cli::shared_arguments::HELP;
 use crate::cli::usage_status::status_of_usage;
 use crate::command;
-use crate::command::doctor::hooks::{HookArguments, HookPurpose};
 use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
 use crate::command::release::{self, Released};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
 use crate::config::environment::HookConnection;
+use crate::config::hook_policy::{HookArguments, HookPurpose};
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::hook::post_xfer::{self, HookMode};
@@ -37,7 +37,7 @@ use crate::tell::log::has_warned;
 #[command(args_conflicts_with_subcommands = false)]
 #[command(after_help = HELP)]
 struct CommandLine {
-    /// The policy file [default: /etc/rsyncd-snapshot.toml, built-in defaults without it]
+    /// The policy file [default: that of the module's hooks, or /etc/rsyncd-snapshot.toml]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// rsyncd's configuration [default: /etc/rsyncd.conf]
@@ -93,8 +93,10 @@ pub fn main() -> ExitCode {
     let write_scope = line.command.as_ref().map_or(WriteScope::Roots, Command::write_scope);
     let prober = is_check.then(Prober::start).flatten();
     confine::drop_capabilities(write_scope);
+    let settings = Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref());
     let context = Context {
-        settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
+        // A hook uses what its own line names.
+        settings: if is_hook { settings } else { settings.reading_hooks(read_hook) },
         level,
         started,
         write_scope,
@@ -197,7 +199,7 @@ fn dispatch(
             }
         }
         Some(Command::Check { modules, format, .. }) => {
-            return command::check::run(context, modules.name(), format.json, read_hook, prober);
+            return command::check::run(context, modules.name(), format.json, prober);
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };
@@ -205,7 +207,7 @@ fn dispatch(
 }
 
 /// What the arguments of a hook mean to this program.
-fn read_hook(arguments: &[OsString]) -> Result<HookArguments, String> {
+pub(crate) fn read_hook(arguments: &[OsString]) -> Result<HookArguments, String> {
     let program = OsString::from(PROGRAM);
     let line = CommandLine::try_parse_from(std::iter::once(&program).chain(arguments));
     let line = line.map_err(|error| crate::tell::usage::summary(&error))?;
@@ -215,7 +217,8 @@ fn read_hook(arguments: &[OsString]) -> Result<HookArguments, String> {
         Some(Command::PreXfer) => HookPurpose::PreXfer,
         Some(_) => HookPurpose::Other,
     };
-    Ok(HookArguments { purpose, config: line.config.map(PathBuf::into_os_string) })
+    let text = |file: Option<PathBuf>| file.map(PathBuf::into_os_string);
+    Ok(HookArguments { purpose, config: text(line.config), rsyncd_conf: text(line.rsyncd_conf) })
 }
 
 /// Prints the help, and why nothing is done.

@@ -17,7 +17,6 @@ use crate::command::check_surroundings::{
 use crate::command::check_view::{CheckView, CheckedModuleView, POLICY};
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
-use crate::command::doctor::hooks::ReadHookArguments;
 use crate::command::doctor::prober::Prober;
 use crate::command::doctor::writing;
 use crate::command::finding::{Finding, Severity};
@@ -32,7 +31,6 @@ use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
-use crate::config::settings::PolicySource;
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule, Needs};
 use crate::module::named_module::named;
@@ -51,19 +49,19 @@ pub(crate) fn run(
     context: &Context,
     module: Option<&OsStr>,
     json: bool,
-    read_arguments: ReadHookArguments,
     prober: Option<Prober>,
 ) -> Result<u8, Error> {
     let prober = RefCell::new(prober);
     let conf = context.settings.rsyncd();
+    let policies = config_findings::policies(&context.settings, module);
     let around = Surroundings {
         others: context.other_modules(),
         rsyncd: conf.as_ref().ok().map(|conf| RsyncdView {
             writers: Writers::of(conf),
-            doctor: Doctor::new(&context.settings, conf, read_arguments, &prober),
+            doctor: Doctor::new(&context.settings, conf, &prober),
         }),
         ended_with_23: Cell::new(false),
-        tells_policy: matches!(context.settings.source, PolicySource::Trouble(_)),
+        told_mistakes: config_findings::mistakes_of(&policies),
         note: &|_| (),
     };
     let mut modules = match (module, conf) {
@@ -75,8 +73,9 @@ pub(crate) fn run(
             vec![CheckedModuleView::new("rsyncd.conf".into(), vec![finding])]
         }
     };
-    let of_policy = config_findings::of_policy(&context.settings);
-    modules.extend(of_policy.map(|findings| CheckedModuleView::new(POLICY.to_string(), findings)));
+    let of_policies = config_findings::of_policies(&policies);
+    let of_policies = of_policies.map(|found| CheckedModuleView::new(POLICY.to_string(), found));
+    modules.extend(of_policies);
     match (around.of_server(module), modules.first_mut().filter(|_| module.is_some())) {
         (Some(server), Some(named)) => named.add(server.findings),
         (server, _) => modules.extend(server),
@@ -131,20 +130,6 @@ fn checked(
     around: &Surroundings,
 ) -> CheckedModuleView {
     let module = module.or_else(|| around.module_of(target.as_ref().ok()?));
-    let (settings, told) = match module.zip(around.doctor()) {
-        Some((module, doctor)) => doctor.judge(module),
-        None => (None, Vec::new()),
-    };
-    let target = match (settings, target, module) {
-        (Some(settings), Ok(target), _) => {
-            known_modules::resolved(&settings, target.name.clone(), &target.module_path)
-        }
-        (Some(settings), Err(error), Some(module)) => match module.path() {
-            Ok(path) => known_modules::resolved(&settings, Some(module.name.clone()), &path),
-            Err(_) => Err(error),
-        },
-        (_, target, _) => target,
-    };
     let argument = match (&target, module) {
         (Ok(target), _) => Some(target.argument()),
         (Err(_), Some(module)) => Some(shell_word(&module.name)),
@@ -168,7 +153,10 @@ fn checked(
             CheckedModuleView::new(label, findings.collect())
         }
     };
-    found.add(told);
+    let of_hooks = module.zip(around.doctor());
+    found.add(
+        of_hooks.and_then(|(module, doctor)| doctor.policy_of_hooks(module)).into_iter().collect(),
+    );
     if let Some(argument) = argument {
         for finding in &mut found.findings {
             finding.message = with_module(&finding.message, &argument);
@@ -251,7 +239,7 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
         others: target.other_modules(),
         rsyncd: None,
         ended_with_23: Cell::new(false),
-        tells_policy: false,
+        told_mistakes: Vec::new(),
         note: &|_| (),
     };
     check_module(target, &around)
@@ -296,7 +284,7 @@ pub(crate) fn check_module(target: &Target, around: &Surroundings) -> Vec<Findin
         let level = if only_reads { Severity::Warning } else { Severity::Critical };
         findings.push(Finding::new(FindingId::RootNested, level, refusal.to_string()));
     }
-    findings.extend(policy_trouble(target, around.tells_policy));
+    findings.extend(policy_trouble(target, &around.told_mistakes));
     findings.extend(last_failure(target));
     let lost_memory = target.lost_memory();
     findings.extend(

@@ -30,8 +30,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) rsyncd: Option<RsyncdView<'a>>,
     /// Whether the last pushes to some module have ended with status 23.
     pub(crate) ended_with_23: Cell<bool>,
-    /// Whether the mistakes of the policy file are told besides.
-    pub(crate) tells_policy: bool,
+    /// The mistakes of each policy file, which are told besides.
+    pub(crate) told_mistakes: Vec<Vec<String>>,
     /// Called with what is known of each root.
     pub(crate) note: &'a dyn Fn(&RootFacts),
 }
@@ -86,11 +86,11 @@ pub(crate) fn without_directory(
     why: &str,
     around: &Surroundings,
 ) -> Vec<Finding> {
-    let (settings, mut found) =
-        around.doctor().map_or((None, Vec::new()), |doctor| doctor.judge(module));
-    let settings = settings.as_deref().unwrap_or(&context.settings);
+    let settings = context.settings.of_configured(module);
+    let of_hooks = around.doctor().and_then(|doctor| doctor.policy_of_hooks(module));
+    let mut found: Vec<Finding> = of_hooks.into_iter().collect();
     found.push(unknown(why));
-    found.extend(age_findings::never_pushed(settings, module, Clock::System.now()));
+    found.extend(age_findings::never_pushed(&settings, module, Clock::System.now()));
     found
 }
 

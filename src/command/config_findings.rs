@@ -1,15 +1,20 @@
 //! The findings of `check` about the configuration: the policy file, rsyncd.conf, and other modules
 //! through which clients could change snapshots.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
-use crate::command::doctor::hooks::{HookFacts, PRE_XFER};
+use crate::command::doctor::hooks::HookFacts;
 use crate::command::doctor::roots::{reaches_snapshots, toml_key};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::writers::Writers;
 use crate::config::auth_users::{self, UserAccess};
 use crate::config::forbidden::offers_only_reading;
+use crate::config::hook_policy::PRE_XFER;
+use crate::config::module_settings::ModuleSettings;
 use crate::config::partial_dir_symlinks::{follows_links, remedy};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
@@ -19,38 +24,63 @@ use crate::module::target::Target;
 use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
 
-/// Findings about the policy file itself.
-pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
-    match &settings.source {
-        PolicySource::Trouble(mistakes) => Some(
-            mistakes
-                .iter()
-                .map(|line| {
-                    Finding::new(FindingId::PolicyMistake, Severity::Critical, line.clone())
-                })
-                .collect(),
-        ),
-        PolicySource::BuiltIn => None,
-        PolicySource::File => {
-            let conf = settings.rsyncd().ok()?;
-            let unknown = settings
-                .policy_modules()
-                .into_iter()
-                .filter(|name| conf.module(name.as_bytes()).is_none());
-            let finding = |name: String| {
-                let known: Vec<String> =
-                    conf.modules.iter().map(|module| escape(&module.name)).collect();
-                let message = format!(
-                    "[module.{}] is not a module in {}{}",
-                    toml_key(name.as_bytes()),
-                    escape_path(&settings.rsyncd_conf),
-                    did_you_mean(&name, known.iter().map(String::as_str))
-                );
-                Finding::new(FindingId::PolicyModule, Severity::Warning, message)
-            };
-            let findings: Vec<Finding> = unknown.map(finding).collect();
-            (!findings.is_empty()).then_some(findings)
+/// The policies that are in use: that of the command line, and those that the hooks of the modules
+/// name, or of the named one.
+pub(crate) fn policies<'a>(
+    settings: &'a Settings,
+    named: Option<&OsStr>,
+) -> Vec<ModuleSettings<'a>> {
+    let mut found = vec![ModuleSettings::Own(settings)];
+    let modules = settings.rsyncd().ok().into_iter().flat_map(|conf| &conf.modules);
+    for module in modules {
+        let is_asked = named.is_none_or(|named| named.as_bytes() == module.name);
+        let other = settings.of_hooks(module).ok().flatten().filter(|_| is_asked);
+        let is_new =
+            |other: &Rc<Settings>| found.iter().all(|one| one.policy_file != other.policy_file);
+        // That a file is missing is told of the hook.
+        let other = other.filter(is_new).filter(|other| other.policy_file.exists());
+        found.extend(other.map(ModuleSettings::OfHooks));
+    }
+    found
+}
+
+/// The mistakes of each policy that has any.
+pub(crate) fn mistakes_of(policies: &[ModuleSettings]) -> Vec<Vec<String>> {
+    let mistakes = |one: &ModuleSettings| match &one.source {
+        PolicySource::Trouble(mistakes) => Some(mistakes.clone()),
+        _ => None,
+    };
+    policies.iter().filter_map(mistakes).collect()
+}
+
+/// Findings about each policy file itself, if there are any.
+pub(crate) fn of_policies(policies: &[ModuleSettings]) -> Option<Vec<Finding>> {
+    let found: Vec<Finding> = policies.iter().flat_map(|one| of_policy(one)).collect();
+    (!found.is_empty()).then_some(found)
+}
+
+fn of_policy(settings: &Settings) -> Vec<Finding> {
+    let finding = |name: String| {
+        let conf = settings.rsyncd().ok()?;
+        if conf.module(name.as_bytes()).is_some() {
+            return None;
         }
+        let known: Vec<String> = conf.modules.iter().map(|module| escape(&module.name)).collect();
+        let message = format!(
+            "{}: [module.{}] is not a module in {}{}",
+            escape_path(&settings.policy_file),
+            toml_key(name.as_bytes()),
+            escape_path(&settings.rsyncd_conf),
+            did_you_mean(&name, known.iter().map(String::as_str))
+        );
+        Some(Finding::new(FindingId::PolicyModule, Severity::Warning, message))
+    };
+    let mistake =
+        |line: &String| Finding::new(FindingId::PolicyMistake, Severity::Critical, line.clone());
+    match &settings.source {
+        PolicySource::Trouble(mistakes) => mistakes.iter().map(mistake).collect(),
+        PolicySource::BuiltIn => Vec::new(),
+        PolicySource::File => settings.policy_modules().into_iter().filter_map(finding).collect(),
     }
 }
 

@@ -59,9 +59,9 @@ pub(crate) fn without_repetition(mut findings: Vec<Finding>) -> Vec<Finding> {
 }
 
 /// That nothing expires. `is_told`: the mistakes of the policy file have lines of their own.
-pub(crate) fn policy_trouble(target: &Target, is_told: bool) -> Vec<Finding> {
+pub(crate) fn policy_trouble(target: &Target, told: &[Vec<String>]) -> Vec<Finding> {
     let count = counted(target.trouble.len(), "mistake");
-    let texts = match is_told && !target.trouble.is_empty() {
+    let texts = match told.contains(&target.trouble) {
         true => vec![format!("the policy has {count}, told in the lines of `policy`")],
         false => target.trouble.clone(),
     };

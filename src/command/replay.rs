@@ -101,10 +101,11 @@ pub(crate) fn run(
         views.push(ReplayedModuleView { module: None, present, compared: None, label: None });
         Exit::Done
     } else {
-        usable(&context.settings)?;
         context.for_each(options.module.as_deref(), |target| {
             let module = target.name.as_deref();
-            let present = replay(&context.settings, module)?;
+            let settings = context.settings.of_module(module, &target.module_path);
+            usable(&settings)?;
+            let present = replay(&settings, module)?;
             let compared = other.map(|settings| replay(settings, module)).transpose()?;
             let label = Some(target.label());
             views.push(ReplayedModuleView { module: module.map(escape), present, compared, label });

@@ -118,7 +118,8 @@ fn configured(context: &Context) -> Vec<KnownRoot> {
         }
         let module_path = std::fs::canonicalize(&directory).unwrap_or(directory);
         let name = unescape(&module.name);
-        let policy = settings.policy(name.as_deref());
+        let of_module = settings.of_module(name.as_deref(), &module_path);
+        let policy = of_module.policy(name.as_deref());
         let configured = configured_root(&policy, &module_path, name.as_deref()).ok();
         let remembered = remembered_root(&settings.memory, &module_path);
         let roots = configured.into_iter().chain(remembered);

@@ -42,6 +42,7 @@ pub(crate) fn run(
     }
     let mut views = Vec::new();
     let exit = context.change_each(module, Some(RunKind::Rotation), Opener::Upkeep, |target| {
+        context.tell_other_policy(target);
         let rotated =
             rotate_by_hand::rotate(target, options.confirm, options.removal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);

@@ -65,6 +65,9 @@ pub(crate) fn run(
     let mut views = Vec::new();
     let opener = if options.due { Opener::Due } else { Opener::Snapshot };
     let exit = context.change_each(module, Some(RunKind::Snapshot), opener, |target| {
+        if options.rotates {
+            context.tell_other_policy(target);
+        }
         let request = Request { started: context.started.clone(), ..options.request(target) };
         let report = order::run(target, &request, &Clock::System)?;
         views.push(SnapshotRunView {

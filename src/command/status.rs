@@ -23,7 +23,7 @@ use crate::command::root_findings::RootFacts;
 use crate::command::status_view::{RootView, StatusView, to_full_text, to_text};
 use crate::command::timeline::Terminal;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
-use crate::config::settings::{PolicySource, Settings};
+use crate::config::settings::Settings;
 use crate::module::context::Context;
 use crate::module::expected::expects_pushes;
 use crate::module::known_modules::{KnownModule, Needs, beyond_conf, resolved_for};
@@ -49,18 +49,25 @@ pub(crate) fn run(context: &Context, names: &[OsString], json: bool) -> Result<E
         [] => (all(settings)?, Exit::Done),
         names => all_named(settings, names)?,
     };
+    let policies = config_findings::policies(
+        settings,
+        match names {
+            [name] => Some(name),
+            _ => None,
+        },
+    );
     let seen: RefCell<Option<RootView>> = RefCell::new(None);
     let note = |facts: &RootFacts<'_>| *seen.borrow_mut() = Some(RootView::of(facts));
     let around = Surroundings {
         others: context.other_modules(),
         rsyncd: None,
         ended_with_23: Cell::new(false),
-        tells_policy: matches!(settings.source, PolicySource::Trouble(_)),
+        told_mistakes: config_findings::mistakes_of(&policies),
         note: &note,
     };
     let mut views: Vec<StatusView> = Vec::new();
-    let of_policy = config_findings::of_policy(settings);
-    views.extend(of_policy.map(|findings| StatusView::new(POLICY.to_string(), None, findings)));
+    let of_policies = config_findings::of_policies(&policies);
+    views.extend(of_policies.map(|findings| StatusView::new(POLICY.to_string(), None, findings)));
     for (label, module) in found {
         let (argument, findings) = match module {
             Ok(target) => (Some(target.argument()), findings_of(&target, &around)),

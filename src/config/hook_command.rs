@@ -4,6 +4,10 @@
 //! arguments, quoted or not, and redirections. What the shell makes of anything else is not
 //! predicted here.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use crate::config::rsyncd_module::{RsyncdModule, variable};
 use crate::tell::escape::escape;
 
@@ -70,8 +74,29 @@ fn is_plain(value: &[u8]) -> bool {
     !value.iter().any(|byte| b"'\"`$\\;&|<>()*?[]# ".contains(byte) || byte.is_ascii_control())
 }
 
+/// A file that the shell opens before it runs the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Redirection {
+    /// Its absolute path.
+    pub(crate) file: PathBuf,
+    pub(crate) writes: bool,
+}
+
 /// Reads the command of a module's hook.
 pub(crate) fn read(command: &[u8], module: &RsyncdModule) -> HookCommand {
+    read_line(command, module, &mut Vec::new())
+}
+
+/// The files with absolute paths that the shell surely opens before it runs the command.
+pub(crate) fn redirections(command: &[u8], module: &RsyncdModule) -> Vec<Redirection> {
+    let mut found = Vec::new();
+    match read_line(command, module, &mut found) {
+        HookCommand::Words(_) => found,
+        HookCommand::Shell(_) => Vec::new(),
+    }
+}
+
+fn read_line(command: &[u8], module: &RsyncdModule, files: &mut Vec<Redirection>) -> HookCommand {
     let mut words = Words::default();
     let mut rest = command;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -113,8 +138,13 @@ pub(crate) fn read(command: &[u8], module: &RsyncdModule) -> HookCommand {
                 _ => return HookCommand::Shell("a backslash at its end".to_string()),
             },
             b'<' | b'>' => match redirection(rest) {
-                Some(tail) => {
+                Some((file, tail)) => {
                     words.take_back_number();
+                    let path = file.filter(|file| file.starts_with(b"/"));
+                    files.extend(path.map(|path| Redirection {
+                        file: PathBuf::from(OsStr::from_bytes(path)),
+                        writes: byte == b'>' || rest.starts_with(b">"),
+                    }));
                     rest = tail;
                 }
                 None => return HookCommand::Shell("a redirection".to_string()),
@@ -129,16 +159,19 @@ pub(crate) fn read(command: &[u8], module: &RsyncdModule) -> HookCommand {
     words.finish()
 }
 
-/// What follows a redirection, whose `<` or `>` has been read; none if it is not a simple one.
-fn redirection(text: &[u8]) -> Option<&[u8]> {
+/// The file of a redirection whose `<` or `>` has been read, and what follows; none if it is not a
+/// simple one. Of `>&2` there is no file.
+fn redirection(text: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let operator = text.iter().take_while(|byte| b">&|".contains(byte)).count();
+    let copies = text.starts_with(b"&");
     let text = text[operator..].trim_ascii_start();
     let length = text
         .iter()
         .take_while(|byte| byte.is_ascii_alphanumeric() || b"/._-+,:@=".contains(byte))
         .count();
     let ends = text.get(length).is_none_or(|byte| b" \t<>".contains(byte));
-    (operator <= 1 && length > 0 && ends).then(|| &text[length..])
+    let (file, tail) = text.split_at(length);
+    (operator <= 1 && length > 0 && ends).then_some(((!copies).then_some(file), tail))
 }
 
 /// The words that have been read so far.
@@ -225,6 +258,26 @@ mod tests {
         ] {
             let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
             assert_eq!(words(command), Some(expected), "{command}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_redirections_are_found() {
+        let found = |command: &str| {
+            let files = redirections(command.as_bytes(), &module("m"));
+            let shown = |one: Redirection| (one.file.display().to_string(), one.writes);
+            files.into_iter().map(shown).collect::<Vec<_>>()
+        };
+        let file = |path: &str, writes| (path.to_string(), writes);
+        for (command, expected) in [
+            ("/usr/bin/x", vec![]),
+            ("/usr/bin/x >>/var/log/x 2>&1", vec![file("/var/log/x", true)]),
+            ("/usr/bin/x >| /a </b", vec![file("/a", true), file("/b", false)]),
+            ("/usr/bin/x 2>x 0<>/c", vec![file("/c", true)]),
+            ("/usr/bin/x >/a || true", vec![]),
+            ("/usr/bin/x <</a", vec![]),
+        ] {
+            assert_eq!(found(command), expected, "{command}");
         }
     }
 

@@ -7,6 +7,8 @@ pub(crate) mod auth_users;
 pub(crate) mod environment;
 pub(crate) mod forbidden;
 pub(crate) mod hook_command;
+pub(crate) mod hook_policy;
+pub(crate) mod module_settings;
 pub(crate) mod own_program;
 pub(crate) mod partial_dir_symlinks;
 pub(crate) mod policy_file;

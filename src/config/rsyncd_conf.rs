@@ -12,6 +12,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -275,7 +276,13 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
 
 /// The files that a directive's target stands for: itself, or those in it with the suffix, by name.
 fn files_of(target: &Path, suffix: &[u8]) -> Result<Vec<PathBuf>, String> {
-    let metadata = fs::metadata(target).map_err(|cause| cause.to_string())?;
+    let metadata = fs::metadata(target).map_err(|cause| match cause.kind() {
+        ErrorKind::NotFound => format!(
+            "{cause}, at which rsync stops, so every connection fails; make it, or take the line \
+             out"
+        ),
+        _ => cause.to_string(),
+    })?;
     if metadata.is_file() {
         return Ok(vec![target.to_path_buf()]);
     }
@@ -455,7 +462,8 @@ mod tests {
         );
         assert_eq!(
             error("&merge @/none"),
-            "@/rsyncd.conf:1: &merge @/none: No such file or directory (os error 2)"
+            "@/rsyncd.conf:1: &merge @/none: No such file or directory (os error 2), at which \
+             rsync stops, so every connection fails; make it, or take the line out"
         );
         assert_eq!(
             error("&merge /dev/null"),

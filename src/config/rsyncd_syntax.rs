@@ -53,7 +53,7 @@ impl<'a> Statements<'a> {
             match self.take() {
                 Some(b']') => break,
                 Some(b'\n') if continues(&mut name) => {}
-                Some(b'\n') | None => return Err("a module name without its closing bracket"),
+                Some(b'\n') | None => return Err(UNCLOSED),
                 Some(byte) => name.push(byte),
             }
         }
@@ -142,6 +142,10 @@ fn continues(line: &mut Vec<u8>) -> bool {
         _ => false,
     }
 }
+
+/// What is wrong with a module's header.
+const UNCLOSED: &str = "a module name without its closing bracket, at which rsync stops, so every \
+                        connection fails; add `]` behind the name";
 
 /// What C's `isspace` takes for whitespace, which includes the vertical tab.
 pub(crate) fn is_space(byte: u8) -> bool {

@@ -3,12 +3,16 @@
 //! A policy file with a mistake must stop expiry, but not snapshots. So its mistakes are kept as
 //! data in [`PolicySource`], and every module still gets a policy: the built-in one.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::config::hook_policy::{HookLine, ReadHookArguments};
 use crate::config::policy_file::Policies;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::ModuleDirectory;
@@ -37,6 +41,12 @@ pub struct Settings {
     policies: Policies,
     /// rsyncd's configuration, once it was read without error.
     rsyncd: OnceCell<Arc<RsyncdConf>>,
+    /// Reads the arguments of hooks; none in a hook, which uses what its own line names.
+    read_hook: Option<ReadHookArguments>,
+    /// What arguments of hooks mean. Most modules have the same.
+    read_arguments: RefCell<BTreeMap<Vec<OsString>, HookLine>>,
+    /// Those with the policies that hooks name, by policy file.
+    pub(crate) of_hooks: RefCell<BTreeMap<PathBuf, Rc<Settings>>>,
 }
 
 /// How reading the policy file ended.
@@ -74,7 +84,35 @@ impl Settings {
             memory: MachineMemory::from_environment(),
             policies,
             rsyncd: OnceCell::new(),
+            read_hook: None,
+            read_arguments: RefCell::default(),
+            of_hooks: RefCell::default(),
         }
+    }
+
+    /// The same for a command: without a policy on its command line it uses for each module the one
+    /// that the module's hooks use.
+    #[must_use]
+    pub(crate) fn reading_hooks(self, read: ReadHookArguments) -> Self {
+        Settings { read_hook: Some(read), ..self }
+    }
+
+    /// What the arguments of a hook mean, or what is wrong with them.
+    pub(crate) fn read_hook(&self, arguments: Vec<OsString>) -> HookLine {
+        let Some(read) = self.read_hook else { return Err("it is not read here".to_string()) };
+        let mut known = self.read_arguments.borrow_mut();
+        known.entry(arguments).or_insert_with_key(|arguments| read(arguments)).clone()
+    }
+
+    /// Whether modules get the policies that their hooks use.
+    pub(crate) fn follows_hooks(&self) -> bool {
+        self.read_hook.is_some() && !self.are_named.0
+    }
+
+    /// The same without a usable policy, and why.
+    pub(crate) fn without_policy(&self, why: String) -> Self {
+        let source = PolicySource::Trouble(vec![why]);
+        Settings { source, policies: Policies::built_in(), ..self.with_policy(None) }
     }
 
     /// The same with another policy file; none named means the default one.

@@ -159,7 +159,7 @@ fn candidate(module: &RsyncdModule, settings: &Settings) -> Option<CandidateModu
         return None;
     }
     let path = module.path().ok()?;
-    let snapshot_root = settings.policy(Some(&module.name)).snapshot_root;
+    let snapshot_root = settings.of_configured(module).policy(Some(&module.name)).snapshot_root;
     let target = Target::of_module(settings, Some(module.name.clone()), &path).ok();
     let mut roots: Vec<PathBuf> =
         path.parent().filter(|_| snapshot_root.is_none()).map(spellings_of).unwrap_or_default();

@@ -7,6 +7,7 @@ use crate::decide::boot_time::BootTime;
 use crate::module::confine::WriteScope;
 use crate::module::target::{Target, writable_modules};
 use crate::store::other_modules::OtherModules;
+use crate::tell::escape::escape_path;
 
 /// Configuration and options of this process.
 pub struct Context {
@@ -30,6 +31,25 @@ impl Context {
     /// The other modules of this machine, read for all modules that a command works on.
     pub(crate) fn other_modules(&self) -> OtherModules {
         OtherModules::read(&self.settings.memory, writable_modules(self.settings.rsyncd().ok()))
+    }
+
+    /// Says so if `--config` names another policy than the one by which the module's hooks rotate.
+    pub(crate) fn tell_other_policy(&self, target: &Target) {
+        let settings = &self.settings;
+        if settings.follows_hooks() {
+            return;
+        }
+        let conf = settings.rsyncd().ok();
+        let module = target.name.as_deref().and_then(|name| conf?.module(name));
+        let module = module.filter(|module| module.may_be_at(&target.module_path));
+        if let Some(Ok(Some(of_hooks))) = module.map(|module| settings.of_hooks(module)) {
+            log::info!(
+                "this rotates by the policy {}, as `--config` says; the module's hooks rotate by \
+                 {}",
+                escape_path(&settings.policy_file),
+                escape_path(&of_hooks.policy_file)
+            );
+        }
     }
 
     /// The level of messages that are about no module.

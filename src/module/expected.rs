@@ -23,12 +23,13 @@ pub(crate) fn conf_file(module: &RsyncdModule) -> &Path {
 /// is only logged: then the files of the configuration tell since when.
 pub(crate) fn note(settings: &Settings, now: DateTime<Utc>) {
     let Ok(conf) = settings.rsyncd() else { return };
-    // Which clients the policy watches is not known while it has a mistake.
-    if matches!(settings.source, PolicySource::Trouble(_)) {
-        return;
-    }
     let mut expected = Vec::new();
     for module in conf.modules.iter().filter(|module| expects_pushes(module)) {
+        let settings = settings.of_configured(module);
+        // Which clients the policy watches is not known while it has a mistake.
+        if matches!(settings.source, PolicySource::Trouble(_)) {
+            return;
+        }
         let file = conf_file(module);
         let policy = settings.policy(Some(&module.name));
         let of_client = |name: &String| ExpectedPush::new(file, &module.name, Some(name), now);

@@ -37,7 +37,7 @@ pub(crate) fn of_module(settings: &Settings, module: &RsyncdModule) -> Vec<Regis
     let Some(pattern) = module.get("path").filter(|_| !is_in_chroot) else { return Vec::new() };
     let Some(mut names) = names_of(pattern, &module.name) else { return Vec::new() };
     names.pop();
-    let template = settings.policy(Some(&module.name)).snapshot_root;
+    let template = settings.of_configured(module).policy(Some(&module.name)).snapshot_root;
     let roots = match template.map(|template| fill_template(&template, Some(&module.name))) {
         Some(root) => root.into_iter().collect(),
         None => matching(&names),

@@ -81,7 +81,8 @@ pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) 
     let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     // `Target::of_module` reads the configured root besides the module's parent directory, so both
     // have to answer.
-    let template = settings.policy(name.as_deref()).snapshot_root;
+    let of_module = settings.of_module(name.as_deref(), &canonical);
+    let template = of_module.policy(name.as_deref()).snapshot_root;
     let configured = template.and_then(|template| filled(&template, name.as_deref()).ok());
     let mut roots = configured.into_iter().chain(remembered_root(&settings.memory, &canonical));
     roots.try_for_each(|root| ensure_responsive(&root))?;

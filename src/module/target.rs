@@ -75,6 +75,7 @@ impl Target {
             Some(name) => Some(name),
             None => registered_name(settings, &module_path)?,
         };
+        let settings = &*settings.of_module(name.as_deref(), &module_path);
         let policy = settings.policy(name.as_deref());
         let (root_path, trouble) = match &settings.source {
             PolicySource::Trouble(mistakes) => {

@@ -16,7 +16,7 @@ use support::run::{PATH, Run, tool};
 use support::tree;
 
 /// A program in the environment of the server, without options.
-fn in_environment<'a>(patient: &Patient, command: &'a mut Command) -> &'a mut Command {
+pub(crate) fn in_environment<'a>(patient: &Patient, command: &'a mut Command) -> &'a mut Command {
     command
         .env_clear()
         .env("PATH", PATH)

@@ -88,6 +88,36 @@ pub(crate) fn quoted_path(module: &RsyncdModule) -> Option<Finding> {
     Some(Finding::new(FindingId::ModuleDirectory, Severity::Critical, message))
 }
 
+/// The finding about a path that only a shell would expand.
+pub(crate) fn unexpanded_path(module: &RsyncdModule) -> Option<Finding> {
+    let value = module.get("path")?;
+    let is_for_a_shell = value.starts_with(b"~") || value.starts_with(b"$");
+    if !is_for_a_shell || Path::new("/").join(OsStr::from_bytes(value)).exists() {
+        return None;
+    }
+    let message = format!(
+        "{}: rsync does not expand the path {} as a shell does, so it finds no directory and turns \
+         every connection away; write the whole path",
+        module.place_of("path"),
+        escape(value)
+    );
+    Some(Finding::new(FindingId::ModuleDirectory, Severity::Critical, message))
+}
+
+/// The remedy for a path with a comment behind it, which rsync takes for part of the path.
+pub(crate) fn commented_path(module: &RsyncdModule) -> Option<String> {
+    let value = module.get("path")?;
+    let starts = |pair: &[u8]| pair[0].is_ascii_whitespace() && b"#;".contains(&pair[1]);
+    let at = value.windows(2).position(starts)?;
+    Some(format!(
+        "rsync takes `{}` for part of the path; write `path = {}` ({}), and a comment on a line of \
+         its own",
+        escape(value[at..].trim_ascii()),
+        escape(value[..at].trim_ascii()),
+        module.place_of("path")
+    ))
+}
+
 /// What is known of the rights of a module's user on its directory.
 #[derive(Debug)]
 pub(crate) struct RightFacts<'a> {

@@ -3,45 +3,17 @@
 //! rsyncd discards the status of a hook, and a client sees no more than that its push was turned
 //! away. So each mistake is told here, with its line.
 
-use std::ffi::OsString;
-use std::path::Path;
-
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::hook_command::HookVariable;
+use crate::config::hook_policy::{HookArguments, HookPurpose, POST_XFER, PRE_XFER};
 use crate::tell::PROGRAM;
 
 pub(crate) const EARLY: &str = "early exec";
-/// The hook that lets transfers in or turns them away.
-pub(crate) const PRE_XFER: &str = "pre-xfer exec";
-/// The hook that makes snapshots.
-pub(crate) const POST_XFER: &str = "post-xfer exec";
 pub(crate) const PRE_XFER_COMMAND: &str = "pre-xfer";
 
-/// What a command line of this program is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HookPurpose {
-    PreXfer,
-    PostXfer {
-        detach: bool,
-    },
-    /// Another command.
-    Other,
-}
-
-/// What the arguments of a hook mean to this program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HookArguments {
-    pub(crate) purpose: HookPurpose,
-    /// The value of `--config`.
-    pub(crate) config: Option<OsString>,
-}
-
-/// Reads the arguments of a hook as this program would; otherwise what is wrong with them.
-pub(crate) type ReadHookArguments = fn(&[OsString]) -> Result<HookArguments, String>;
-
 /// The file that a hook names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ProgramFile {
     /// It is this program, or has the same content.
     This,
@@ -56,6 +28,8 @@ pub(crate) enum ProgramFile {
     Missing,
     NoFile,
     NotExecutable,
+    /// It is a script whose first line the kernel cannot follow, and why.
+    BrokenScript(String),
 }
 
 /// What is known of a hook's command.
@@ -77,6 +51,8 @@ pub(crate) enum HookReading {
         arguments: Result<HookArguments, String>,
         /// The file of `--config`, escaped, if it is missing.
         missing_config: Option<String>,
+        /// The file of `--rsyncd-conf`, escaped, if it is missing.
+        missing_conf: Option<String>,
     },
 }
 
@@ -88,6 +64,10 @@ pub(crate) struct HookFacts {
     /// File and line.
     pub(crate) place: String,
     pub(crate) variables: Vec<(String, HookVariable)>,
+    /// Why a redirection fails; the shell then runs nothing.
+    pub(crate) failing_redirection: Option<String>,
+    /// Whether the module itself has an empty line for it, which takes away one above all modules.
+    pub(crate) is_emptied: bool,
     pub(crate) reading: HookReading,
 }
 
@@ -100,9 +80,10 @@ impl HookFacts {
             HookReading::Program { file, names_this_program, .. } => match file {
                 ProgramFile::This | ProgramFile::OtherVersion | ProgramFile::Impostor => true,
                 ProgramFile::Foreign | ProgramFile::Unrelated => false,
-                ProgramFile::Missing | ProgramFile::NoFile | ProgramFile::NotExecutable => {
-                    *names_this_program
-                }
+                ProgramFile::Missing
+                | ProgramFile::NoFile
+                | ProgramFile::NotExecutable
+                | ProgramFile::BrokenScript(_) => *names_this_program,
             },
         }
     }
@@ -113,19 +94,6 @@ impl HookFacts {
             HookReading::Unclear { names_this_program, .. } => !names_this_program,
             HookReading::Program { file, .. } => *file == ProgramFile::Foreign,
             HookReading::Unset => false,
-        }
-    }
-
-    /// The policy file that the hook names, if it is sure that this program runs: `Some(None)` if
-    /// it names none.
-    pub(crate) fn policy(&self) -> Option<Option<&Path>> {
-        match &self.reading {
-            HookReading::Program {
-                file: ProgramFile::This,
-                arguments: Ok(HookArguments { config, .. }),
-                ..
-            } => Some(config.as_deref().map(Path::new)),
-            _ => None,
         }
     }
 
@@ -173,19 +141,15 @@ pub(crate) struct ModuleHooks {
     pub(crate) this_command: String,
 }
 
-impl ModuleHooks {
-    /// The policy file that the hooks name, if that is sure: `Some(None)` if they name none.
-    pub(crate) fn policy(&self) -> Option<Option<&Path>> {
-        self.post.policy().or_else(|| self.pre.policy())
-    }
-}
-
 /// All findings about the hooks of a module that is meant to get snapshots.
 pub(crate) fn findings(hooks: &ModuleHooks) -> Vec<Finding> {
     let ModuleHooks { early, pre, post, .. } = hooks;
     let mut found = Vec::new();
     for hook in [early, pre, post] {
         found.extend(file_finding(hook, &hooks.this_program));
+        found.extend(hook.failing_redirection.iter().map(|why| {
+            hook.critical(&format!("the shell runs nothing, {}: {why}", hook.consequence()))
+        }));
         found.extend(argument_findings(hook));
         found.extend(hook.variables.iter().filter_map(|named| variable_finding(hook, named)));
     }
@@ -249,6 +213,7 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
         ProgramFile::Impostor => {
             format!("{path} is not {PROGRAM}, though it is called so, {so}; {mend}")
         }
+        ProgramFile::BrokenScript(why) => format!("{path} cannot run, {so}: {why}"),
         ProgramFile::NotExecutable => format!(
             "{path} cannot be executed, {so}; {mend}, or if it is a program that you want to run, \
              `chmod +x {path}`, which does not help where the file system is mounted with `noexec`"
@@ -258,8 +223,14 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
 }
 
 fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
-    let HookReading::Program { path, file: ProgramFile::This, arguments, missing_config, .. } =
-        &hook.reading
+    let HookReading::Program {
+        path,
+        file: ProgramFile::This,
+        arguments,
+        missing_config,
+        missing_conf,
+        ..
+    } = &hook.reading
     else {
         return Vec::new();
     };
@@ -275,7 +246,15 @@ fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
              or make that file ([defaults] is enough)"
         ))
     });
-    wrong.into_iter().chain(missing).collect()
+    let blind = missing_conf.as_ref().map(|file| {
+        let message = format!(
+            "{}: {}: {file} does not exist, so the hook does not know the other modules, whose \
+             clients could write to its snapshots; correct `--rsyncd-conf`",
+            hook.place, hook.parameter
+        );
+        Finding::new(FindingId::Hook, Severity::Warning, message)
+    });
+    wrong.into_iter().chain(missing).chain(blind).collect()
 }
 
 fn variable_finding(hook: &HookFacts, named: &(String, HookVariable)) -> Option<Finding> {
@@ -341,28 +320,46 @@ fn purpose_findings(hooks: &ModuleHooks) -> Vec<Finding> {
 /// One hook without the other.
 fn missing_hook(hooks: &ModuleHooks) -> Option<Finding> {
     let ModuleHooks { pre, post, is_writable, this_command, .. } = hooks;
+    // An empty line takes away what stands above all modules, so that is the line to mend.
+    let emptied = |hook: &HookFacts, command: &str, so: &str| {
+        hook.is_emptied.then(|| {
+            format!(
+                "{}: this empty `{} =` leaves the module without that hook, {so}; take the line \
+                 out if the hook stands above all modules, or else write `{} = {command}` there",
+                hook.place, hook.parameter, hook.parameter
+            )
+        })
+    };
     match (pre.is_ours(), post.is_ours()) {
         (true, false) if post.reading == HookReading::Unset => {
-            let message = format!(
-                "{}: {PRE_XFER} without {POST_XFER}: no snapshot is made, and each push leaves the \
-                 module torn; add `{POST_XFER} = {this_command}`",
-                pre.place
-            );
+            let missing = || {
+                format!(
+                    "{}: {PRE_XFER} without {POST_XFER}: no snapshot is made, and each push leaves \
+                     the module torn; add `{POST_XFER} = {this_command}`",
+                    pre.place
+                )
+            };
+            let so = "so no snapshot is made, and each push leaves the module torn";
+            let message = emptied(post, this_command, so).unwrap_or_else(missing);
             Some(Finding::new(FindingId::HookMissing, Severity::Critical, message))
         }
         (false, false) if post.reading == HookReading::Unset => {
-            let message = format!(
-                "{}: the module has no {POST_XFER} that runs {PROGRAM}, so no snapshot is made; \
-                 add `{POST_XFER} = {this_command}`",
-                post.place
-            );
+            let missing = || {
+                format!(
+                    "{}: the module has no {POST_XFER} that runs {PROGRAM}, so no snapshot is \
+                     made; add `{POST_XFER} = {this_command}`",
+                    post.place
+                )
+            };
+            let message = emptied(post, this_command, "so no snapshot is made");
+            let message = message.unwrap_or_else(missing);
             Some(Finding::new(FindingId::HookMissing, Severity::Warning, message))
         }
         (false, true) if *is_writable && pre.reading == HookReading::Unset => {
-            let message = format!(
-                "`{PRE_XFER} = {this_command} {PRE_XFER_COMMAND}` is recommended: it keeps pushes \
-                 apart from snapshots"
-            );
+            let command = format!("{this_command} {PRE_XFER_COMMAND}");
+            let why = "which keeps pushes apart from snapshots";
+            let message = emptied(pre, &command, why)
+                .unwrap_or_else(|| format!("`{PRE_XFER} = {command}` is recommended, {why}"));
             Some(Finding::new(FindingId::PreXferMissing, Severity::Ok, message))
         }
         _ => None,
@@ -375,7 +372,14 @@ mod tests {
 
     fn hook(parameter: &'static str, reading: HookReading) -> HookFacts {
         let place = "/etc/rsyncd.conf:7".to_string();
-        HookFacts { parameter, place, variables: Vec::new(), reading }
+        HookFacts {
+            parameter,
+            place,
+            variables: Vec::new(),
+            failing_redirection: None,
+            is_emptied: false,
+            reading,
+        }
     }
 
     fn program(file: ProgramFile, purpose: HookPurpose) -> HookReading {
@@ -383,8 +387,9 @@ mod tests {
             path: "/usr/bin/rsyncd-snapshot".to_string(),
             file,
             names_this_program: true,
-            arguments: Ok(HookArguments { purpose, config: None }),
+            arguments: Ok(HookArguments { purpose, config: None, rsyncd_conf: None }),
             missing_config: None,
+            missing_conf: None,
         }
     }
 
@@ -400,6 +405,7 @@ mod tests {
             names_this_program: false,
             arguments: Err("none".to_string()),
             missing_config: None,
+            missing_conf: None,
         }
     }
 
@@ -468,8 +474,9 @@ mod tests {
             names_this_program: true,
             arguments,
             missing_config: missing_config.map(str::to_string),
+            missing_conf: None,
         };
-        let good = || Ok(HookArguments { purpose: POST, config: None });
+        let good = || Ok(HookArguments { purpose: POST, config: None, rsyncd_conf: None });
         let wrong = hook(POST_XFER, with(Err("unexpected argument '--now'".to_string()), None));
         let found = argument_findings(&wrong);
         assert!(found[0].message.contains("unexpected argument '--now'"), "{found:?}");

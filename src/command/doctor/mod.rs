@@ -29,12 +29,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use crate::command::doctor::accounts::{Account, NoAccount};
 use crate::command::doctor::daemon::DaemonFacts;
 use crate::command::doctor::directory::RightFacts;
-use crate::command::doctor::hooks::{EARLY, ModuleHooks, POST_XFER, PRE_XFER, ReadHookArguments};
+use crate::command::doctor::hooks::{EARLY, ModuleHooks};
 use crate::command::doctor::logins::{LoginFacts, Secrets, SecretsFile};
 use crate::command::doctor::owner::OwnerFacts;
 use crate::command::doctor::prober::{Prober, WriteTrial};
@@ -44,6 +43,7 @@ use crate::command::doctor::writing::WritingFacts;
 use crate::command::finding::Finding;
 use crate::config::auth_users;
 use crate::config::forbidden::offers_only_reading;
+use crate::config::hook_policy::{POST_XFER, PRE_XFER};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{RSYNCD_CONF, Settings};
@@ -60,7 +60,7 @@ use crate::tell::escape::{escape, escape_path};
 pub(crate) struct Doctor<'a> {
     settings: &'a Settings,
     pub(crate) conf: &'a RsyncdConf,
-    programs: Programs,
+    programs: Programs<'a>,
     prober: &'a RefCell<Option<Prober>>,
     daemon: OnceCell<Option<DaemonFacts>>,
     /// The mounts of the daemon and of this process.
@@ -70,21 +70,18 @@ pub(crate) struct Doctor<'a> {
     known_roots: OnceCell<PathIndex<()>>,
     hosts: OnceCell<BTreeMap<String, bool>>,
     secrets: RefCell<BTreeMap<PathBuf, Secrets>>,
-    /// The settings of hooks that use another policy than this command, by policy file.
-    hook_settings: RefCell<BTreeMap<PathBuf, Rc<Settings>>>,
 }
 
 impl<'a> Doctor<'a> {
     pub(crate) fn new(
         settings: &'a Settings,
         conf: &'a RsyncdConf,
-        read_arguments: ReadHookArguments,
         prober: &'a RefCell<Option<Prober>>,
     ) -> Self {
         Doctor {
             settings,
             conf,
-            programs: Programs::new(read_arguments),
+            programs: Programs::new(settings),
             prober,
             daemon: OnceCell::new(),
             mounts: OnceCell::new(),
@@ -92,7 +89,6 @@ impl<'a> Doctor<'a> {
             known_roots: OnceCell::new(),
             hosts: OnceCell::new(),
             secrets: RefCell::default(),
-            hook_settings: RefCell::default(),
         }
     }
 
@@ -104,7 +100,7 @@ impl<'a> Doctor<'a> {
             post: self.programs.hook(module, POST_XFER),
             is_writable: !offers_only_reading(module),
             this_program: self.programs.this_program(),
-            this_command: match self.settings.options() {
+            this_command: match self.settings.of_configured(module).options() {
                 options if options.is_empty() => self.programs.this_program(),
                 options => format!("{} {options}", self.programs.this_program()),
             },
@@ -134,6 +130,7 @@ impl<'a> Doctor<'a> {
             found.extend(logins::findings(&self.logins(module)));
             found.extend(self.hosts(module));
             found.extend(directory::quoted_path(module));
+            found.extend(directory::unexpanded_path(module));
             if hooks.is_writable {
                 found.extend(files::findings(module));
             }
@@ -160,6 +157,9 @@ impl<'a> Doctor<'a> {
         let Ok(path) = module.path() else { return text };
         if !self.is_missing(module) {
             return text;
+        }
+        if let Some(remedy) = directory::commented_path(module) {
+            return format!("{text}: {remedy}");
         }
         let root = remembered_root(&self.settings.memory, &path);
         let make = directory::how_to_make(&path, accounts::of(module).ok().as_ref());
@@ -213,9 +213,7 @@ impl<'a> Doctor<'a> {
         let gets_snapshots =
             |module: &RsyncdModule| self.programs.hook(module, POST_XFER).is_ours();
         let template = |module: &RsyncdModule| {
-            let (settings, _) = self.judge(module);
-            let settings = settings.as_deref().unwrap_or(self.settings);
-            settings.policy(Some(&module.name)).snapshot_root
+            self.settings.of_configured(module).policy(Some(&module.name)).snapshot_root
         };
         self.planned.get_or_init(|| PlannedRoots::of(self.conf, gets_snapshots, template))
     }

@@ -9,16 +9,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::command::doctor::hooks::{
-    HookArguments, HookFacts, HookReading, ProgramFile, ReadHookArguments,
-};
-use crate::config::hook_command::{self, HookCommand, HookVariable};
-use crate::config::rsyncd_module::RsyncdModule;
+use crate::command::doctor::hooks::{HookFacts, HookReading, ProgramFile};
+use crate::config::hook_command::{self, HookCommand, HookVariable, Redirection};
+use crate::config::rsyncd_module::{RsyncdModule, Setting};
+use crate::config::settings::Settings;
 use crate::decide::similar::closest;
 use crate::engine::responsiveness::is_responsive;
 use crate::store::memory::STATE_DIRECTORY_VARIABLE;
 use crate::tell::PROGRAM;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_path};
 
 /// Where a shell looks for a program without a path, if the daemon was started as usual.
 const DIRECTORIES: [&str; 6] =
@@ -28,26 +27,21 @@ const DIRECTORIES: [&str; 6] =
 const MAX_SEARCHED: u64 = 512 << 20;
 
 /// What has been found out about programs, each of them examined once.
-pub(crate) struct Programs {
+pub(crate) struct Programs<'a> {
+    settings: &'a Settings,
     /// This program, if the kernel tells.
     this: Option<(PathBuf, Metadata)>,
-    read_arguments: ReadHookArguments,
     examined: RefCell<BTreeMap<PathBuf, Examined>>,
-    /// What arguments mean. Most modules have the same.
-    read: RefCell<BTreeMap<Vec<OsString>, ReadArguments>>,
 }
-
-/// What the arguments of a hook mean, or what is wrong with them.
-type ReadArguments = Result<HookArguments, String>;
 
 /// A program's file, or why it cannot be examined.
 type Examined = Result<ProgramFile, String>;
 
-impl Programs {
-    pub(crate) fn new(read_arguments: ReadHookArguments) -> Self {
+impl<'a> Programs<'a> {
+    pub(crate) fn new(settings: &'a Settings) -> Self {
         let this = std::env::current_exe().ok();
         let this = this.and_then(|path| fs::metadata(&path).ok().map(|found| (path, found)));
-        Programs { this, read_arguments, examined: RefCell::default(), read: RefCell::default() }
+        Programs { settings, this, examined: RefCell::default() }
     }
 
     /// The path of this program, escaped.
@@ -60,10 +54,14 @@ impl Programs {
     pub(crate) fn hook(&self, module: &RsyncdModule, parameter: &'static str) -> HookFacts {
         let command = module.get(parameter).filter(|command| !command.is_empty());
         let variables = command.map(|command| hook_command::variables(command, module));
+        let is_empty = |setting: &Setting| setting.is_own && setting.value.is_empty();
+        let files = command.map(|command| hook_command::redirections(command, module));
         HookFacts {
             parameter,
             place: module.place_of(parameter).to_string(),
             variables: variables.unwrap_or_default(),
+            failing_redirection: files.unwrap_or_default().iter().find_map(failure),
+            is_emptied: module.setting(parameter).is_some_and(is_empty),
             reading: command
                 .map_or(HookReading::Unset, |command| self.reading(module, parameter, command)),
         }
@@ -102,28 +100,24 @@ impl Programs {
             ProgramFile::Unrelated if may_start(&path, arguments) => ProgramFile::Foreign,
             file => file,
         };
-        let arguments: Vec<OsString> =
-            arguments.iter().map(|word| OsString::from_vec(word.clone())).collect();
-        let arguments = self.read(arguments);
-        let config = arguments.as_ref().ok().and_then(|read| read.config.as_ref()).map(Path::new);
+        let arguments = arguments.iter().map(|word| OsString::from_vec(word.clone())).collect();
+        let arguments = self.settings.read_hook(arguments);
         let is_fixed = |file: &&Path| variables_in(file, module).is_empty();
-        let missing_config = config
-            .filter(|file| file.is_absolute())
-            .filter(is_fixed)
-            .filter(|file| is_missing(file));
+        let missing = |file: &Option<OsString>| {
+            let file = file.as_ref().map(Path::new).filter(|file| file.is_absolute());
+            file.filter(is_fixed).filter(|file| is_missing(file)).map(escape_path)
+        };
+        let read = arguments.as_ref().ok();
+        let missing_config = read.and_then(|read| missing(&read.config));
+        let missing_conf = read.and_then(|read| missing(&read.rsyncd_conf));
         HookReading::Program {
             names_this_program: is_named || is_meant(&path),
             path: escape_path(&path),
             file,
-            missing_config: missing_config.map(escape_path),
+            missing_config,
+            missing_conf,
             arguments,
         }
-    }
-
-    fn read(&self, arguments: Vec<OsString>) -> ReadArguments {
-        let mut known = self.read.borrow_mut();
-        let read = |arguments: &Vec<OsString>| (self.read_arguments)(arguments);
-        known.entry(arguments).or_insert_with_key(read).clone()
     }
 
     fn file(&self, path: &Path) -> Examined {
@@ -161,9 +155,12 @@ impl Programs {
         {
             return Ok(ProgramFile::This);
         }
-        let mut start = [0; 4];
-        let is_program = content(path).map_err(failed)?.read_exact(&mut start).is_ok();
-        match (is_program && &start == b"\x7fELF", is_called_so(path)) {
+        let mut start = Vec::new();
+        content(path).map_err(failed)?.take(256).read_to_end(&mut start).map_err(failed)?;
+        if let Some(why) = broken_script(path, &start) {
+            return Ok(ProgramFile::BrokenScript(why));
+        }
+        match (start.starts_with(b"\x7fELF"), is_called_so(path)) {
             (true, _) if metadata.len() > MAX_SEARCHED => Ok(ProgramFile::Foreign),
             (true, _) if holds(path, STATE_DIRECTORY_VARIABLE) => Ok(ProgramFile::OtherVersion),
             // A shell runs a file without `#!` as a script, and an empty one does nothing.
@@ -174,6 +171,46 @@ impl Programs {
             _ => Ok(ProgramFile::Foreign),
         }
     }
+}
+
+/// Why a shell surely cannot open the file of a redirection, with the remedy.
+fn failure(redirection: &Redirection) -> Option<String> {
+    let Redirection { file, writes } = redirection;
+    let shown = escape_path(file);
+    let parent = file.parent()?;
+    if !is_responsive(file) {
+        return None;
+    }
+    if file.is_dir() && *writes {
+        return Some(format!("{shown}, which it is to write to, is a directory; name a file"));
+    }
+    if *writes && is_missing(parent) {
+        let make = shell_path(parent);
+        return Some(format!(
+            "{shown}, which it is to write to, is in a directory that does not exist; run \
+             `install -d {make}`, or correct the line"
+        ));
+    }
+    (!writes && is_missing(file)).then(|| {
+        format!("{shown}, which it is to read, does not exist; make it, or correct the line")
+    })
+}
+
+/// Why the kernel surely cannot run a script with this beginning, with the remedy.
+fn broken_script(path: &Path, start: &[u8]) -> Option<String> {
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    if line.ends_with(b"\r") {
+        return Some(format!(
+            "its lines end as on Windows, so its interpreter is not found; run `sed -i 's/\\r$//' \
+             {}`",
+            shell_path(path)
+        ));
+    }
+    let interpreter = line.trim_ascii_start().split(|byte| b" \t".contains(byte)).next()?;
+    let file = Path::new(OsStr::from_bytes(interpreter));
+    (file.is_absolute() && is_missing(file)).then(|| {
+        format!("its interpreter {} does not exist; correct its first line", escape(interpreter))
+    })
 }
 
 /// The path of the program that a shell runs for `word`; none if that depends on the daemon.

@@ -1,12 +1,11 @@
 //! Modules that show snapshots to clients that may only read.
 
 use crate::command::doctor::Doctor;
-use crate::command::doctor::hooks::{
-    HookFacts, HookReading, ModuleHooks, POST_XFER, PRE_XFER, PRE_XFER_COMMAND,
-};
+use crate::command::doctor::hooks::{HookFacts, HookReading, ModuleHooks, PRE_XFER_COMMAND};
 use crate::command::doctor::roots::reaches_snapshots;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
+use crate::config::hook_policy::{POST_XFER, PRE_XFER};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::path_index::PathIndex;
 
