@@ -160,7 +160,7 @@ mod tests {
         Ok(HookArguments { purpose: HookPurpose::Other, config, rsyncd_conf: None })
     }
 
-    fn of(pre: &str, post: &str, more: &str) -> HooksPolicy {
+    fn of(pre: &str, post: &str, above: &str) -> HooksPolicy {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("rsyncd.conf");
         let line = |parameter: &str, command: &str| match command {
@@ -168,7 +168,7 @@ mod tests {
             command => format!("{parameter} = {command}\n"),
         };
         let text = format!(
-            "[m]\npath = /srv/m\n{}{}{more}",
+            "{above}[m]\npath = /srv/m\n{}{}",
             line("pre-xfer exec", pre),
             line("post-xfer exec", post)
         );

@@ -72,8 +72,8 @@ fn a_comment_behind_the_path_is_told_without_making_that_directory() {
         patient.write(&patient.good().replace(&line, &format!("path = {latest} {comment}\n")));
         let words =
             format!("rsync takes `{comment}` for part of the path; write `path = {latest}`");
-        let told = patient.is_told("module-directory", "critical", &words);
-        assert!(!told.contains("install"), "{told}");
+        let told = patient.module.run(&["check"]).exits(&[2]).says(&words);
+        assert!(!told.stdout().contains("install"), "{told}");
     }
     // A directory that is really called so.
     let odd = patient.module.root.join("latest # laptop");

@@ -120,8 +120,6 @@ fn misread_values(hooked: &[&RsyncdModule]) -> Vec<Finding> {
         let value = setting.value.as_slice();
         let comment = value.windows(2).position(|pair| matches!(pair, b" #" | b"\t#"));
         let text = match (comment, value) {
-            // Of a path that is missing for its comment, the module tells.
-            (Some(_), _) if parameter == "path" && path.is_absolute() => return None,
             (Some(at), _) => format!(
                 "`{}` for a part of `{parameter}`; write it on a line of its own",
                 escape(&value[at + 1..])
