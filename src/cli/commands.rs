@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::cli::shared_arguments::{
-    FormatArgs, HOLD_HELP, ModuleArgs, OptionalModuleArgs, ReleaseArgs, SnapshotArgs,
+    FormatArgs, HOLD_HELP, ListArgs, ModuleArgs, OptionalModuleArgs, ReleaseArgs, SnapshotArgs,
 };
 use crate::command::diff_options::{DIFF_HELP, DIFF_USAGE, DiffOptions};
 use crate::command::plan_options::PlanOptions;
@@ -72,15 +72,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: FormatArgs,
     },
-    /// List snapshots with age, grade and counts
+    /// List snapshots with age, grade, counts and sizes
     List {
         #[command(flatten)]
-        modules: OptionalModuleArgs,
-        /// List the snapshots that are retired and can still be brought back
-        #[arg(long)]
-        expired: bool,
-        #[command(flatten)]
-        format: FormatArgs,
+        arguments: ListArgs,
     },
     /// Keep snapshots whatever the policy says
     #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME...")]
@@ -220,8 +215,8 @@ impl Command {
     pub(crate) fn write_scope(&self) -> WriteScope {
         match self {
             Command::Plan { .. }
+            | Command::List { arguments: ListArgs { sizes: false, .. } }
             | Command::Diff { .. }
-            | Command::List { .. }
             | Command::Status { .. }
             | Command::Complete { .. }
             | Command::Versions { .. }

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup_options;
 mod commands;
+mod examples;
 pub(crate) mod rsync_system_backup;
 pub(crate) mod rsyncd_snapshot;
 mod shared_arguments;

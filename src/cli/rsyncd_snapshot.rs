@@ -9,6 +9,7 @@ use log::LevelFilter;
 use nix::sys::stat::Mode;
 
 use crate::cli::commands::Command;
+use crate::cli::examples;
 use crate::cli::shared_arguments::HELP;
 use crate::cli::usage_status::status_of_usage;
 use crate::command;
@@ -46,8 +47,8 @@ struct CommandLine {
     /// Log more: also debug lines, such as why each snapshot is kept
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// Log only warnings and errors; the result of a command such as list or plan is still printed,
-    /// but check, status and rotate --dry-run print nothing that is well
+    /// Log only warnings and errors, and print nothing that is well; the result of a command such
+    /// as list or plan is still printed
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
@@ -57,7 +58,7 @@ struct CommandLine {
 /// Runs the program: reads the command line and environment, and returns the exit status.
 pub fn main() -> ExitCode {
     let started = BootTime::now();
-    let line = match CommandLine::try_parse() {
+    let line = match examples::parse::<CommandLine>(std::env::args_os()) {
         Ok(line) => line,
         // Help and version are no errors.
         Err(error) => return status_of_usage(crate::tell::usage::print::<CommandLine>(error)),
@@ -140,57 +141,60 @@ fn dispatch(
         Some(Command::PreXfer) => pre_xfer::run(context)?,
         Some(Command::Snapshot { modules, due, status, no_rotate, format }) => {
             let options = SnapshotOptions { due, status, rotates: !no_rotate };
-            command::snapshot::run(context, modules.name(), options, format.json)?
+            command::snapshot::run(context, modules.name(), options, format.apply())?
         }
         Some(Command::Rotate { modules, dry_run, confirm, purge, format }) => {
             let options = RotateOptions { dry_run, confirm, purge };
-            command::rotate::run(context, modules.name(), options, format.json)?
+            command::rotate::run(context, modules.name(), options, format.apply())?
         }
         Some(Command::Plan { options, format }) => {
-            command::plan::run_with(context, &options, format.json)?
-        }
-        Some(Command::List { modules, expired: true, format }) => {
-            command::list::expired(context, modules.name(), format.json)?
-        }
-        Some(Command::List { modules, expired: false, format }) => {
-            command::list::run(context, modules.name(), format.json)?
+            command::plan::run_with(context, &options, format.apply())?
         }
         Some(Command::Complete { module, expired }) => {
             command::complete::run(context, module.as_deref(), expired)?
         }
         Some(Command::Status { modules, format, .. }) => {
-            command::status::run(context, &modules, format.json)?
+            command::status::run(context, &modules, format.apply())?
         }
+        Some(Command::List { arguments: given }) => match given.expired {
+            true => command::list::expired(context, given.modules.name(), given.format.apply())?,
+            false => command::list::run(
+                context,
+                given.modules.name(),
+                given.sizes,
+                given.format.apply(),
+            )?,
+        },
         Some(Command::Pin { snapshot, reason, format }) => {
-            command::pin::pin(context, &snapshot.named, &reason, format.json)?
+            command::pin::pin(context, &snapshot.named, &reason, format.apply())?
         }
         Some(Command::Unpin { snapshot, format }) => {
-            command::pin::unpin(context, &snapshot.named, format.json)?
+            command::pin::unpin(context, &snapshot.named, format.apply())?
         }
         Some(Command::Expire { snapshot, now, below_min_keep, dry_run, format }) => {
             let options = ExpireOptions { order: ExpireOrder { now, below_min_keep }, dry_run };
-            command::expire::run(context, &snapshot.named, options, format.json)?
+            command::expire::run(context, &snapshot.named, options, format.apply())?
         }
         Some(Command::Undelete { snapshot, format }) => {
-            command::pin::undelete(context, &snapshot.named, format.json)?
+            command::pin::undelete(context, &snapshot.named, format.apply())?
         }
         Some(Command::Hold { named, command }) => {
             return command::hold::run(context, &named, &command, umask);
         }
         Some(Command::Diff { options, format }) => {
-            command::diff::run(context, &options, format.json)?
+            command::diff::run(context, &options, format.apply())?
         }
         Some(Command::Restore { options, format }) => {
-            command::restore::run(context, &options, format.json)?
+            command::restore::run(context, &options, format.apply())?
         }
         Some(Command::Versions { options, format }) => {
-            command::versions::run(context, &options, format.json)?
+            command::versions::run(context, &options, format.apply())?
         }
         Some(Command::Verify { modules, repair_attributes, format }) => {
-            command::verify::run(context, modules.name(), repair_attributes, format.json)?
+            command::verify::run(context, modules.name(), repair_attributes, format.apply())?
         }
         Some(Command::Release { arguments: given }) => {
-            match (Released { module: given.modules.name(), json: given.format.json }) {
+            match (Released { module: given.modules.name(), json: given.format.apply() }) {
                 released if given.vanished => release::release_vanished(context, released)?,
                 released if given.damage => release::release_damage(context, released)?,
                 released if given.unseen => release::release_unseen(context, released)?,
@@ -199,7 +203,7 @@ fn dispatch(
             }
         }
         Some(Command::Check { modules, format, .. }) => {
-            return command::check::run(context, modules.name(), format.json, prober);
+            return command::check::run(context, modules.name(), format.apply(), prober);
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };
@@ -236,6 +240,39 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::CommandLine::command().debug_assert();
+    }
+
+    /// The words of a line as a shell reads them, up to a comment or a redirection.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut is_quoted) = (vec![String::new()], false);
+        for letter in line.split(" # ").next().unwrap_or(line).trim().chars() {
+            match (letter, is_quoted) {
+                ('\'', _) => is_quoted = !is_quoted,
+                (' ', false) => words.push(String::new()),
+                _ => words.last_mut().expect("a word").push(letter),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words.into_iter().take_while(|word| word != ">").collect()
+    }
+
+    #[test]
+    fn each_command_has_an_example_and_each_example_is_accepted() {
+        let line = examples::added_to(CommandLine::command());
+        for command in line.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines = help.lines().filter_map(|line| {
+                let line = line.split(" exec = /usr/bin/").last()?.trim_start();
+                line.starts_with("rsyncd-snapshot ").then_some(line)
+            });
+            let lines: Vec<&str> = lines.collect();
+            assert!(!lines.is_empty(), "{}: no example", command.get_name());
+            for line in lines {
+                let parsed = CommandLine::try_parse_from(words(line));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("just seen"));
+            }
+            assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 
 use clap::Args;
 
+use crate::tell::terminal::leave_lines_whole;
+
 /// The end of `--help`.
 pub(crate) const HELP: &str = "\
 Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
@@ -73,6 +75,34 @@ pub(crate) struct FormatArgs {
     /// Print JSON, which docs/json.md describes
     #[arg(long)]
     pub(crate) json: bool,
+    /// On a terminal, show all columns, and leave long lines as they are
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) wide: bool,
+}
+
+impl FormatArgs {
+    /// Begins the output of the command; returns whether it is JSON.
+    pub(crate) fn apply(&self) -> bool {
+        if self.wide {
+            leave_lines_whole();
+        }
+        self.json
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) modules: OptionalModuleArgs,
+    /// List the snapshots that are retired and can still be brought back
+    #[arg(long)]
+    pub(crate) expired: bool,
+    /// Count what each snapshot takes alone, which its removal would free, and remember it; that
+    /// reads every directory and file once
+    #[arg(long, conflicts_with = "expired")]
+    pub(crate) sizes: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ use crate::decide::push_age::{
 };
 use crate::decide::push_history::PushHistory;
 use crate::decide::rsync_status::RsyncStatus;
+use crate::decide::similar::did_you_mean;
 use crate::module::expected::{conf_file, expects_pushes};
 use crate::module::target::Target;
 use crate::store::expected_pushes;
@@ -130,7 +131,7 @@ impl<'a> Ages<'a> {
         let failed = self.last_failed(&is_it);
         let label = escape(name.as_bytes());
         match push_age(&facts) {
-            PushAge::Fine => None,
+            PushAge::Fine => self.mistyped(name),
             PushAge::Old(level, age) => Some(Finding::new(
                 FindingId::PushAge,
                 severity(level),
@@ -149,20 +150,47 @@ impl<'a> Ages<'a> {
                     "client {label}: no good push has ever come in the {} since one was expected; \
                      max_age is {max_age}{failed}: {}",
                     roughly(age),
-                    self.known_clients()
+                    self.known_clients(name)
                 ),
             )),
         }
     }
 
+    /// A client that has never pushed, and whose name is nearly that of one that has. Until
+    /// `max_age` is over, nothing else tells of the mistake.
+    fn mistyped(&self, name: &str) -> Option<Finding> {
+        let has_pushed = self.history.clients.iter().any(|client| client.who.is_called(name));
+        let similar = self.similar(name);
+        let message = || {
+            format!(
+                "client {} of the policy has never pushed{similar}: the policy names a client by \
+                 its user, host name or address",
+                escape(name.as_bytes())
+            )
+        };
+        let is_mistyped = !has_pushed && !similar.is_empty();
+        is_mistyped.then(|| Finding::new(FindingId::PushAge, Severity::Warning, message()))
+    }
+
+    /// A client that has pushed, and whose name is nearly `name`, as a remark.
+    fn similar(&self, name: &str) -> String {
+        let known = self.history.clients.iter().map(|client| &client.who);
+        let names = known.flat_map(|who| [&who.user, &who.name, &who.address]);
+        let watched = &self.target.policy.client_max_age;
+        // A client that the policy watches is another one.
+        let names = names.map(String::as_str).filter(|name| !watched.contains_key(*name));
+        did_you_mean(&escape(name.as_bytes()), names)
+    }
+
     /// What the policy could have meant by a client that has never pushed.
-    fn known_clients(&self) -> String {
+    fn known_clients(&self, name: &str) -> String {
         let known: Vec<String> =
             self.history.clients.iter().map(|client| client.who.label()).collect();
         let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
         format!(
-            "the policy names a client by its user, host name or address: is the name right? \
+            "the policy names a client by its user, host name or address: is the name right{}? \
              Clients that have pushed: {known}; {} shows refused connections",
+            self.similar(name),
             self.log()
         )
     }

@@ -13,7 +13,7 @@ use crate::run::restore_source::snapshot_names;
 use crate::store::retire;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
-use crate::tell::output::print;
+use crate::tell::output::print_whole;
 
 /// Prints the names of modules; with a module, those of its snapshots, or of its retired ones.
 pub(crate) fn run(context: &Context, module: Option<&OsStr>, expired: bool) -> Result<Exit> {
@@ -29,7 +29,9 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, expired: bool) -> R
     };
     // A terminal would obey control characters, and a name of two lines would be two names.
     let is_plain = |name: &&String| !name.is_empty() && !name.chars().any(char::is_control);
-    print(&names.iter().filter(is_plain).map(|name| format!("{name}\n")).collect::<String>())?;
+    print_whole(
+        &names.iter().filter(is_plain).map(|name| format!("{name}\n")).collect::<String>(),
+    )?;
     Ok(Exit::Done)
 }
 

@@ -15,6 +15,7 @@ use crate::engine::diff::{DiffReport, TreeDifference};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::line_output::LineOutput;
+use crate::tell::terminal::{line_width, shorten};
 
 /// How many things that could not be compared are told one by one.
 const MOST_TOLD: u64 = 20;
@@ -261,7 +262,13 @@ impl DiffReport for DiffPrinter {
                     _ => is_directory,
                 };
                 let slash = if is_directory { "/" } else { "" };
-                self.output.line(&format!("{word:<7}  {:<17}  {shown}{slash}", what.join(",")))
+                let start = format!("{word:<7}  {:<17}  ", what.join(","));
+                let path = shown + slash;
+                let path = match line_width() {
+                    Some(width) => shorten(&path, width.saturating_sub(start.len()).max(20)),
+                    None => path,
+                };
+                self.output.line(&(start + &path))
             }
             DiffFormat::Json => {
                 let state = |state: &Option<EntryState>| state.as_ref().map(StateView::new);

@@ -16,6 +16,7 @@ use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::TextTable;
+use crate::tell::terminal::line_width;
 
 /// What `list --expired` prints for one module.
 #[derive(Debug, Serialize)]
@@ -78,7 +79,9 @@ impl ExpiredView {
         let count = counted(self.expired.len(), "retired snapshot");
         let text = format!("{label}: {count} in {}\n", self.snapshot_root);
         let mut table =
-            TextTable::new(&["SNAPSHOT", "AGE", "RETIRED", "ENTRIES", "CAN BE BROUGHT BACK UNTIL"]);
+            TextTable::new(&["SNAPSHOT", "AGE", "RETIRED", "ENTRIES", "CAN BE BROUGHT BACK UNTIL"])
+                .folding(&["CAN BE BROUGHT BACK UNTIL"])
+                .sparing(&["ENTRIES"]);
         for retired in &self.expired {
             table.push(vec![
                 retired.name.clone(),
@@ -92,6 +95,6 @@ impl ExpiredView {
                     .unwrap_or_else(|| "a later run removes or recycles it".to_string()),
             ]);
         }
-        if self.expired.is_empty() { text } else { text + &table.to_text() }
+        if self.expired.is_empty() { text } else { text + &table.to_text(line_width()) }
     }
 }

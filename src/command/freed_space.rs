@@ -6,7 +6,8 @@
 
 use crate::decide::snapshot_verdict::Decision;
 use crate::engine::usage::{self, Usage, UsageTree};
-use crate::store::dir::{Dir, c_name};
+use crate::run::free_space::tree;
+use crate::store::dir::Dir;
 use crate::store::layout::Subdir;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -48,10 +49,6 @@ pub(crate) fn count(
     let is_too_much = max_entries.is_some_and(|max| recorded_entries(list, &going) > max);
     let usage = if is_too_much { None } else { usage::freed(&trees, max_entries) };
     FreedSpace { snapshots: going.len(), retired: retired.len(), usage }
-}
-
-fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
-    UsageTree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 
 /// The entries of the named snapshots by their records. Adopted snapshots have no record and count

@@ -15,7 +15,7 @@ use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, one_line};
 use crate::tell::exit::Exit;
-use crate::tell::output::print;
+use crate::tell::output::print_whole;
 
 /// Prints the translation of `file`.
 ///
@@ -35,7 +35,7 @@ pub(crate) fn run(context: &Context, file: &Path) -> Result<Exit> {
     for index in 0..sections.len() {
         document.write_section(&sections, index, &assignment);
     }
-    print(&document.text)?;
+    print_whole(&document.text)?;
     if document.by_hand == 0 {
         return Ok(Exit::Done);
     }

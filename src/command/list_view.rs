@@ -1,5 +1,4 @@
-//! The documented JSON of `rotate` and `list`, and their text; `plan` has its own
-//! ([`plan_view`](crate::command::plan_view)).
+//! The documented JSON of `list`. Its text is in [`list_text`](crate::command::list_text).
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -8,87 +7,26 @@ use crate::decide::client::Client;
 use crate::decide::duration_text::roughly;
 use crate::decide::grade::Grade;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::{SnapshotReason, pause_line};
-use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
+use crate::decide::snapshot_size::{SnapshotSize, size_now};
 use crate::decide::vanished::VanishedSnapshot;
+use crate::decide::zone::Zone;
 use crate::module::target::Target;
 use crate::store::record::Record;
+use crate::store::root::SnapshotRoot;
+use crate::store::sizes_file::CountedSizes;
 use crate::store::snapshots::ListedSnapshot;
-use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
-use crate::tell::table::TextTable;
 
 /// A time as RFC 3339 in UTC, to the second.
 pub(crate) fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// What `rotate` prints for one module.
-#[derive(Debug, Serialize)]
-pub(crate) struct DecisionView {
-    module: Option<String>,
-    snapshot_root: String,
-    pause: Option<String>,
-    deferred: usize,
-    snapshots: Vec<VerdictView>,
-}
-
-#[derive(Debug, Serialize)]
-struct VerdictView {
-    name: String,
-    time: String,
-    grade: Grade,
-    keep: bool,
-    reasons: Vec<String>,
-    #[serde(skip)]
-    brief_reasons: Vec<String>,
-}
-
-impl DecisionView {
-    /// The decision on the snapshots of `target`.
-    pub(crate) fn new(target: &Target, decision: &Decision) -> Self {
-        let view = |verdict: &SnapshotVerdict| VerdictView {
-            name: verdict.snapshot.name.clone(),
-            time: rfc3339(verdict.snapshot.time),
-            grade: verdict.snapshot.grade,
-            keep: verdict.keep,
-            reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
-            brief_reasons: verdict
-                .reasons
-                .iter()
-                .map(SnapshotReason::brief)
-                .chain(verdict.reader_note())
-                .collect(),
-        };
-        DecisionView {
-            module: target.name.as_deref().map(escape),
-            snapshot_root: escape_path(&target.root_path),
-            pause: decision.pause.as_ref().map(ToString::to_string),
-            deferred: decision.deferred,
-            snapshots: decision.verdicts.iter().map(view).collect(),
-        }
-    }
-
-    /// The text for a terminal.
-    pub(crate) fn to_text(&self, label: &str) -> String {
-        let mut table = TextTable::new(&["SNAPSHOT", "", "BECAUSE"]);
-        for verdict in &self.snapshots {
-            let word = if verdict.keep { "keep" } else { "expired" };
-            table.push(vec![
-                verdict.name.clone(),
-                word.to_string(),
-                verdict.brief_reasons.join("; "),
-            ]);
-        }
-        let expired = self.snapshots.iter().filter(|verdict| !verdict.keep).count();
-        let kept = self.snapshots.len() - expired;
-        let mut text =
-            format!("{label}: {kept} kept, {expired} expired, in {}\n", self.snapshot_root);
-        if let Some(pause) = &self.pause {
-            text += &(pause_line(pause, expired) + "\n");
-        }
-        if self.snapshots.is_empty() { text } else { text + &table.to_text() }
-    }
+/// What a clock on the wall shows at `time`: weekday, day, hour and minute. None where clocks show
+/// UTC, as names do.
+pub(crate) fn local_time(zone: &Zone, time: DateTime<Utc>) -> Option<String> {
+    let is_other = zone.offset_seconds(time) != 0;
+    is_other.then(|| zone.to_local(time).format("%a %d %H:%M").to_string())
 }
 
 /// A snapshot that another program than this one moved or removed.
@@ -112,47 +50,72 @@ impl VanishedView {
 }
 
 /// The word for snapshots without a record of ours: another program made them, or they were away.
-const ADOPTED: &str = "adopted";
+pub(crate) const ADOPTED: &str = "adopted";
 
 /// What `list` prints for one module.
 #[derive(Debug, Serialize)]
 pub(crate) struct ListView {
     module: Option<String>,
     module_path: String,
-    snapshot_root: String,
-    snapshots: Vec<ListedSnapshotView>,
+    pub(crate) snapshot_root: String,
+    pub(crate) snapshots: Vec<ListedSnapshotView>,
     pub vanished: Vec<VanishedView>,
+    /// What `--sizes` has counted; none if it never did.
+    #[serde(flatten)]
+    pub(crate) sizes: Option<SizesView>,
+    #[serde(skip)]
+    pub(crate) counted_ago: Option<String>,
+    pub(crate) free_bytes: Option<u64>,
+    pub(crate) disk_bytes: Option<u64>,
+}
+
+/// What the snapshots take together, as counted at some time.
+#[derive(Debug, Serialize)]
+pub(crate) struct SizesView {
+    sizes_counted: String,
+    pub(crate) total_bytes: u64,
+    pub(crate) history_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct ListedSnapshotView {
-    name: String,
-    time: String,
-    grade: Grade,
-    origin: &'static str,
-    verified_until: String,
+pub(crate) struct ListedSnapshotView {
+    pub(crate) name: String,
+    pub(crate) time: String,
+    pub(crate) grade: Grade,
+    pub(crate) origin: &'static str,
+    pub(crate) verified_until: String,
     status: Option<i32>,
-    client: Option<Client>,
-    entries: Option<u64>,
-    added: Option<u64>,
-    changed: Option<u64>,
-    removed: Option<u64>,
+    pub(crate) client: Option<Client>,
+    pub(crate) entries: Option<u64>,
+    pub(crate) added: Option<u64>,
+    pub(crate) changed: Option<u64>,
+    pub(crate) removed: Option<u64>,
+    /// Size of the files that no earlier snapshot has.
+    pub(crate) new_bytes: Option<u64>,
+    size_bytes: Option<u64>,
+    alone_bytes: Option<u64>,
+    /// Whether `alone_bytes` is exact; otherwise it is a lower bound.
+    alone_is_exact: Option<bool>,
+    #[serde(skip)]
+    pub(crate) size: Option<SnapshotSize>,
+    #[serde(skip)]
+    pub(crate) local_time: Option<String>,
     duration_seconds: Option<f64>,
-    copies: u64,
+    pub(crate) copies: u64,
     skipped_mounts: Vec<String>,
     temporaries: Option<u64>,
-    pinned: Option<String>,
+    pub(crate) pinned: Option<String>,
     /// Why a partial snapshot is not complete; `None` for one that an earlier version made.
-    because: Option<String>,
+    pub(crate) because: Option<String>,
     /// Why the snapshot's date is not believed.
-    undated: Option<String>,
+    pub(crate) undated: Option<String>,
     /// Who reads the snapshot under a lease, and since when.
     reader: Option<String>,
     read_since: Option<String>,
     #[serde(skip)]
-    read: Option<String>,
+    pub(crate) read: Option<String>,
     #[serde(skip)]
-    age: String,
+    pub(crate) age: String,
 }
 
 impl ListView {
@@ -171,68 +134,51 @@ impl ListView {
             snapshots: items
                 .iter()
                 .zip(dated)
-                .map(|(item, dated)| ListedSnapshotView::new(item, dated, now))
+                .map(|(item, dated)| {
+                    ListedSnapshotView::new(item, dated, &target.policy.time_zone, now)
+                })
                 .collect(),
             vanished: Vec::new(),
+            sizes: None,
+            counted_ago: None,
+            free_bytes: None,
+            disk_bytes: None,
         }
     }
 
-    /// The text for a terminal.
-    pub(crate) fn to_text(&self, label: &str) -> String {
-        let mut text = format!(
-            "{label}: {} in {}\n",
-            counted(self.snapshots.len(), "snapshot"),
-            self.snapshot_root
-        );
-        // Few modules have copies, so the column is left out without any.
-        let has_copies = self.snapshots.iter().any(|item| item.copies > 0);
-        let copies_title = if has_copies { Some("COPIES") } else { None };
-        let titles = ["SNAPSHOT", "AGE", "GRADE", "ENTRIES", "ADDED", "CHANGED", "REMOVED"];
-        let more_titles = ["UNCHANGED UNTIL", "CLIENT", "PINNED"];
-        let titles: Vec<&str> = titles.into_iter().chain(copies_title).chain(more_titles).collect();
-        let mut table = TextTable::new(&titles);
-        for item in &self.snapshots {
-            let count =
-                |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
-            let unchanged =
-                if item.verified_until == item.time { "-" } else { &item.verified_until };
-            let mut row = vec![
-                item.name.clone(),
-                item.age.clone(),
-                match (item.origin, item.grade) {
-                    (ADOPTED, Grade::Complete) => format!("complete, {ADOPTED}"),
-                    (_, grade) => grade.to_string(),
-                },
-                count(item.entries),
-                count(item.added),
-                count(item.changed),
-                count(item.removed),
-            ];
-            row.extend(has_copies.then(|| item.copies.to_string()));
-            row.extend([
-                unchanged.to_string(),
-                item.client.as_ref().map_or("-".to_string(), client_text),
-                item.pinned
-                    .as_deref()
-                    .map_or("", |reason| if reason.is_empty() { "pinned" } else { reason })
-                    .to_string(),
-            ]);
-            table.push(row);
+    /// Adds the free space of the root's file system.
+    pub(crate) fn add_disk(&mut self, root: &SnapshotRoot) {
+        if let Ok(facts) = rustix::fs::fstatvfs(root.directory()) {
+            self.free_bytes = Some(facts.f_bavail.saturating_mul(facts.f_frsize));
+            self.disk_bytes = Some(facts.f_blocks.saturating_mul(facts.f_frsize));
         }
-        if !self.snapshots.is_empty() {
-            text += &table.to_text();
+    }
+
+    /// Adds what was counted, as far as it still tells how things are. `trees`: the names of all
+    /// snapshots, the retired ones too, oldest first.
+    pub(crate) fn add_sizes(&mut self, sizes: &CountedSizes, trees: &[&str], now: DateTime<Utc>) {
+        let newest = self.snapshots.last().map(|item| item.name.clone());
+        for item in &mut self.snapshots {
+            let Some(counted) = sizes.snapshots.iter().find(|one| one.name == item.name) else {
+                continue;
+            };
+            let size = size_now(counted, trees, newest.as_deref());
+            item.size = Some(size);
+            item.size_bytes = Some(size.size_bytes);
+            item.alone_bytes = Some(size.alone_bytes);
+            item.alone_is_exact = Some(size.is_exact);
         }
-        for item in &self.snapshots {
-            for note in item.because.iter().chain(&item.undated).chain(&item.read) {
-                text += &format!("{}: {note}\n", item.name);
-            }
-        }
-        text
+        self.counted_ago = Some(roughly(now - sizes.time));
+        self.sizes = Some(SizesView {
+            sizes_counted: rfc3339(sizes.time),
+            total_bytes: sizes.total_bytes,
+            history_bytes: sizes.history_bytes,
+        });
     }
 }
 
 impl ListedSnapshotView {
-    fn new(item: &ListedSnapshot, dated: &Snapshot, now: DateTime<Utc>) -> Self {
+    fn new(item: &ListedSnapshot, dated: &Snapshot, zone: &Zone, now: DateTime<Utc>) -> Self {
         let record = item.record.as_ref();
         let made = record.filter(|record| !record.adopted);
         ListedSnapshotView {
@@ -247,6 +193,12 @@ impl ListedSnapshotView {
             added: made.map(|record| record.added),
             changed: made.map(|record| record.changed),
             removed: made.map(|record| record.removed),
+            new_bytes: made.and_then(|record| record.new_bytes),
+            size_bytes: None,
+            alone_bytes: None,
+            alone_is_exact: None,
+            size: None,
+            local_time: local_time(zone, item.name.time),
             duration_seconds: made.map(|record| record.duration_seconds),
             copies: made.map_or(0, Record::copied_names),
             skipped_mounts: made.map(|record| record.skipped_mounts.clone()).unwrap_or_default(),
@@ -261,13 +213,5 @@ impl ListedSnapshotView {
             read: item.reader.as_ref().map(ToString::to_string),
             age: roughly(now - item.name.time),
         }
-    }
-}
-
-fn client_text(client: &Client) -> String {
-    match client.user.as_str() {
-        "" => client.address.clone(),
-        user if *client == Client::restore() => user.to_string(),
-        user => format!("{user}@{}", client.address),
     }
 }

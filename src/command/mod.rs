@@ -11,6 +11,7 @@ mod check_view;
 pub(crate) mod client_view;
 pub(crate) mod complete;
 pub(crate) mod config_findings;
+pub(crate) mod decision_view;
 pub(crate) mod diff;
 pub(crate) mod diff_options;
 pub(crate) mod diff_view;
@@ -25,6 +26,7 @@ pub(crate) mod hold;
 pub(crate) mod import_policy;
 pub(crate) mod lease_findings;
 pub(crate) mod list;
+pub(crate) mod list_text;
 pub(crate) mod list_view;
 pub(crate) mod module_findings;
 pub(crate) mod named_snapshots;
@@ -67,7 +69,7 @@ use crate::config::forbidden::offers_only_reading;
 use crate::config::settings::PolicySource;
 use crate::decide::root_overlap::Opener;
 use crate::engine::responsiveness::is_responsive;
-use crate::module::confine;
+use crate::module::confine::{self, WriteScope};
 use crate::module::context::Context;
 use crate::module::expected;
 use crate::module::known_modules::{self, KnownModule, Needs};
@@ -81,7 +83,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
-use crate::tell::output::print;
+use crate::tell::output::{print, print_whole};
 
 impl Context {
     /// The module named on the command line, or all that were worked on before. If the command
@@ -147,13 +149,21 @@ impl Context {
         lost.unwrap_or(error)
     }
 
-    /// Works on each module. After one that fails, the next one follows.
+    /// Works on each module. After one that fails, the next one follows. If the command may write
+    /// into roots, this process is confined to those of the modules first.
     fn for_each(
         &self,
         module: Option<&OsStr>,
         work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
-        self.work_on(self.targets(module, false, Needs::Root)?, module, work)
+        let mut targets = self.targets(module, false, Needs::Root)?;
+        if self.write_scope == WriteScope::Roots {
+            let upkeep = |target: Target| target.opened_by(Opener::Upkeep);
+            targets = targets.into_iter().map(|(label, it)| (label, it.map(upkeep))).collect();
+            let roots = targets.iter().filter_map(|(_, target)| target.as_ref().ok());
+            confine::to(roots, self.write_scope);
+        }
+        self.work_on(targets, module, work)
     }
 
     /// [`for_each`](Self::for_each) for work that changes something. This process is
@@ -321,7 +331,7 @@ fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
         values => serde_json::to_string_pretty(values),
     };
     let text = text.map_err(|_| Error::Bug("a value could not be written as JSON"))?;
-    print(&(text + "\n"))
+    print_whole(&(text + "\n"))
 }
 
 /// Prints what was done to a module, unless `--quiet` asks for problems only.

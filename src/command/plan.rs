@@ -13,7 +13,6 @@ use chrono::{DateTime, Utc};
 use crate::command::plan_options::{ANY_JUMP, PlanOptions, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::policy_effect::PolicyEffect;
-use crate::command::timeline::Terminal;
 use crate::command::{freed_space, print_json, replay};
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::clock_reading::ClockReading;
@@ -34,6 +33,7 @@ use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
+use crate::tell::terminal::Terminal;
 
 /// Prints the decision on one module, or on all. With `--quiet` only if expiry is paused.
 ///

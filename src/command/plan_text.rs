@@ -3,13 +3,15 @@
 use chrono::TimeDelta;
 use indicatif::HumanBytes;
 
+use crate::command::decision_view::{BECAUSE, LOCAL_TIME, shared_line};
 use crate::command::freed_space::USUAL_MAX_ENTRIES;
 use crate::command::plan_view::{ExpiryTime, PlanVerdictView, PlanView, SnapshotView, TotalsView};
-use crate::command::timeline::{Colour, Terminal, TimelineRow, strip};
+use crate::command::timeline::{TimelineRow, strip};
 use crate::decide::duration_text::roughly;
-use crate::decide::snapshot_reason::pause_line;
+use crate::decide::snapshot_reason::{pause_line, split_shared};
 use crate::tell::counted;
 use crate::tell::table::TextTable;
+use crate::tell::terminal::{Colour, Terminal, line_width};
 
 impl PlanView {
     /// The text of a plan; `terminal` if it is printed on one.
@@ -61,40 +63,52 @@ impl PlanView {
     }
 
     fn table(&self, terminal: Option<&Terminal>) -> String {
-        let table = match &self.compared {
-            None => self.plain_table(),
-            Some(compared) => self.compared_table(&compared.policy_file),
+        let width = line_width();
+        let (shared, table) = match &self.compared {
+            None => self.plain_table(width.is_some()),
+            Some(compared) => (Vec::new(), self.compared_table(&compared.policy_file)),
         };
-        let text = table.to_text();
-        let mut lines = text.lines();
-        let mut painted = lines.next().unwrap_or_default().to_string() + "\n";
-        let colours = self.snapshots.iter().map(colour).chain(std::iter::repeat(None));
-        for (line, colour) in lines.zip(colours) {
-            painted += &match (terminal, colour) {
-                (Some(terminal), Some(colour)) => terminal.paint(line, colour),
-                _ => line.to_string(),
-            };
-            painted.push('\n');
+        let table = table.fit(width);
+        let colours = self.snapshots.iter().map(colour);
+        let colours = std::iter::once(None).chain(colours).chain(std::iter::repeat(None));
+        let mut painted = shared_line(&shared);
+        for (row, colour) in table.rows.iter().zip(colours) {
+            for line in row.lines() {
+                painted += &match (terminal, colour) {
+                    (Some(terminal), Some(colour)) => terminal.paint(line, colour),
+                    _ => line.to_string(),
+                };
+                painted.push('\n');
+            }
         }
-        painted
+        painted + &table.note()
     }
 
-    fn plain_table(&self) -> TextTable {
-        let mut table = TextTable::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
-        for SnapshotView { name, verdict, .. } in &self.snapshots {
+    /// The table, and the reasons that all snapshots have, if they are told apart.
+    fn plain_table(&self, tells_apart: bool) -> (Vec<String>, TextTable) {
+        let reasons = self.snapshots.iter().map(|one| one.verdict.brief_reasons.as_slice());
+        let (shared, reasons) = split_shared(&reasons.collect::<Vec<_>>(), tells_apart);
+        let mut table = TextTable::new(&["SNAPSHOT", LOCAL_TIME, "", "GOES", BECAUSE])
+            .folding(&[BECAUSE])
+            .optional(&[LOCAL_TIME])
+            .sparing(&[LOCAL_TIME]);
+        for (snapshot, reasons) in self.snapshots.iter().zip(reasons) {
             table.push(vec![
-                name.clone(),
-                word(verdict).into(),
-                end(verdict),
-                verdict.brief_reasons.join("; "),
+                snapshot.name.clone(),
+                snapshot.local_time.clone().unwrap_or_default(),
+                word(&snapshot.verdict).into(),
+                end(&snapshot.verdict),
+                reasons.join("; "),
             ]);
         }
-        table
+        (shared, table)
     }
 
     /// Both policies side by side, with a mark where they differ.
     fn compared_table(&self, policy_file: &str) -> TextTable {
-        let mut table = TextTable::new(&["SNAPSHOT", "", "PRESENT POLICY", policy_file]);
+        const PRESENT: &str = "PRESENT POLICY";
+        let mut table = TextTable::new(&["SNAPSHOT", "", PRESENT, policy_file])
+            .folding(&[PRESENT, policy_file]);
         for snapshot in &self.snapshots {
             let mark = if differs(snapshot) { "<>" } else { "" };
             let other_text = other(snapshot).map_or("-".to_string(), briefly);
@@ -202,8 +216,8 @@ fn freed(whose: &str, going: usize, totals: &TotalsView) -> String {
     };
     let (Some(bytes), Some(entries)) = (totals.bytes_freed, totals.entries_freed) else {
         return format!(
-            "{whose}{what}: with more than {USUAL_MAX_ENTRIES} entries not counted; --sizes counts \
-             them\n"
+            "{whose}{what}: with more than {USUAL_MAX_ENTRIES} entries not counted; plan \
+             --sizes counts them\n"
         );
     };
     let at_least = match totals.unreadable {

@@ -8,7 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::command::list_view::rfc3339;
+use crate::command::list_view::{local_time, rfc3339};
 use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::TimelineRow;
 use crate::decide::forecast::Expiry;
@@ -69,6 +69,8 @@ pub(crate) struct SnapshotView {
     pinned: Option<String>,
     entries: Option<u64>,
     pub(crate) compared: Option<PlanVerdictView>,
+    #[serde(skip)]
+    pub(crate) local_time: Option<String>,
     #[serde(skip)]
     pub(crate) age: TimeDelta,
 }
@@ -146,6 +148,7 @@ impl PlanView {
                 pinned: snapshot.pinned.as_deref().map(|reason| one_line(reason).into_owned()),
                 entries: record.filter(|record| !record.adopted).map(|record| record.entries),
                 compared: other_views.remove(&snapshot.name),
+                local_time: local_time(&target.policy.time_zone, snapshot.time),
                 age: now - snapshot.time,
             })
         };

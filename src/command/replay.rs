@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::command::list_view::rfc3339;
 use crate::command::plan_options::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
-use crate::command::timeline::{Terminal, TimelineRow, strip};
+use crate::command::timeline::{TimelineRow, strip};
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::duration_text::{DurationText, roughly};
 use crate::decide::grade::Grade;
@@ -27,6 +27,7 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 use crate::tell::table::TextTable;
+use crate::tell::terminal::{Terminal, line_width};
 
 /// The time between pushes without `--every`.
 const USUAL_DISTANCE: DurationText = DurationText::from_seconds(3_600);
@@ -191,9 +192,9 @@ impl PolicyView {
                 snapshots.iter().map(|held| (held.age, TimelineRow::Stays)).collect();
             text += &strip(&rows, terminal);
         }
-        text += &bands(snapshots).to_text();
+        text += &bands(snapshots).to_text(line_width());
         if is_verbose {
-            text += &listing(snapshots).to_text();
+            text += &listing(snapshots).to_text(line_width());
         }
         text
     }
@@ -255,7 +256,7 @@ fn usual_distance(band: &[&HeldView]) -> Option<TimeDelta> {
 }
 
 fn listing(snapshots: &[HeldView]) -> TextTable {
-    let mut table = TextTable::new(&["SNAPSHOT", "BECAUSE"]);
+    let mut table = TextTable::new(&["SNAPSHOT", "BECAUSE"]).folding(&["BECAUSE"]);
     for held in snapshots {
         table.push(vec![held.name.clone(), held.reasons.join("; ")]);
     }

@@ -31,6 +31,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
+use crate::tell::terminal::line_width;
 
 /// Restores, and prints what was restored.
 ///
@@ -171,7 +172,7 @@ fn printer(context: &Context, json: bool) -> impl FnMut(RestoreStep, &[u8]) + us
     let is_verbose = context.level == Some(log::LevelFilter::Debug);
     let is_silent = json || context.is_quiet();
     move |step, path| {
-        let line = step_line(step, path).filter(|_| !is_silent);
+        let line = step_line(step, path, line_width()).filter(|_| !is_silent);
         if let Some(line) = line.filter(|_| is_verbose || step != RestoreStep::Keep) {
             // The summary at the end tells whether the output can be written.
             let _ = print(&line);

@@ -23,7 +23,12 @@ PATH is a path in the snapshot, relative to the module's directory. `--to DIR` r
 DIR itself. Without PATH, all that is in the snapshot lands in DIR. In place, each PATH lands where
 it was in the module; `.` is the whole module.
 
-Nothing is ever deleted: whatever else the destination has stays.";
+Nothing is ever deleted: whatever else the destination has stays.
+
+Examples:
+    rsyncd-snapshot restore laptop newest home/anna/thesis.odt --to /tmp
+    rsyncd-snapshot restore laptop --at '2026-11-22 18:00' --to /mnt/restored
+    rsyncd-snapshot restore laptop newest home/anna --in-place --dry-run";
 
 /// What the command line asks for.
 #[derive(Debug, Args)]

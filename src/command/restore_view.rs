@@ -12,6 +12,7 @@ use crate::run::report::Ending;
 use crate::run::restore::Restored;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
+use crate::tell::terminal::shorten;
 
 /// The JSON that docs describe.
 #[derive(Serialize)]
@@ -188,9 +189,14 @@ impl TakenView {
     }
 }
 
-/// A line of a dry run; none for a directory that is there.
-pub(crate) fn step_line(step: RestoreStep, path: &[u8]) -> Option<String> {
-    let path = escape(path);
+/// A line of a dry run; none for a directory that is there. On a terminal of this `width`, a long
+/// path loses its beginning.
+pub(crate) fn step_line(step: RestoreStep, path: &[u8], width: Option<usize>) -> Option<String> {
+    const WORD: usize = "REFUSED  ".len();
+    let path = match width {
+        Some(width) => shorten(&escape(path), width.saturating_sub(WORD)),
+        None => escape(path),
+    };
     Some(match step {
         RestoreStep::Make => format!("new      {path}\n"),
         RestoreStep::Replace => format!("replace  {path}\n"),

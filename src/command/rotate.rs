@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::command::list_view::DecisionView;
+use crate::command::decision_view::DecisionView;
 use crate::command::{plan, print_json};
 use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;

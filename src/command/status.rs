@@ -21,7 +21,6 @@ use crate::command::module_findings::{denied, former, last_attempt, unknown};
 use crate::command::print_json;
 use crate::command::root_findings::RootFacts;
 use crate::command::status_view::{RootView, StatusView, to_full_text, to_text};
-use crate::command::timeline::Terminal;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::module::context::Context;
@@ -35,6 +34,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
+use crate::tell::terminal::line_width;
 
 /// The label of a module, and the module or all that there is to say about it.
 type Found = (String, std::result::Result<Target, Finding>);
@@ -94,7 +94,7 @@ pub(crate) fn run(context: &Context, names: &[OsString], json: bool) -> Result<E
             escape_path(&settings.rsyncd_conf)
         );
     } else {
-        let width = Terminal::of_stdout().map(|terminal| terminal.width);
+        let width = line_width();
         print(&match context.level {
             Some(LevelFilter::Debug) => to_full_text(&views),
             _ => to_text(&views, width),

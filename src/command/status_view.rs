@@ -23,6 +23,7 @@ use crate::decide::push_history::PushHistory;
 use crate::decide::rsync_status::RsyncStatus;
 use crate::tell::escape::escape_path;
 use crate::tell::table::TextTable;
+use crate::tell::terminal::shorten;
 
 /// The status of a module.
 #[derive(Serialize)]
@@ -252,7 +253,7 @@ pub(crate) fn to_text(views: &[StatusView], line_width: Option<usize>) -> String
     let limit = line_width.unwrap_or(usize::MAX);
     let room = limit.saturating_sub(width(&rows, &columns[1..])).max(TITLES[0].len());
     for row in &mut rows {
-        row[0] = row[0].take().map(|label| without_front(&label, room));
+        row[0] = row[0].take().map(|label| shorten(&label, room));
     }
     let titles: Vec<&str> = columns.iter().map(|column| TITLES[*column]).collect();
     let mut table = TextTable::new(&titles);
@@ -260,7 +261,7 @@ pub(crate) fn to_text(views: &[StatusView], line_width: Option<usize>) -> String
         let cell = |column: &usize| row[*column].take().unwrap_or("-".to_string());
         table.push(columns.iter().map(cell).collect());
     }
-    let lines = table.to_text();
+    let lines = table.to_text(None);
     let mut lines = lines.lines();
     let mut text = lines.next().map(|line| format!("{line}\n")).unwrap_or_default();
     for (line, view) in lines.zip(views) {
@@ -280,15 +281,6 @@ fn width(rows: &[[Option<String>; 7]], columns: &[usize]) -> usize {
         widest.max(TITLES[*column].len()) + 2
     };
     columns.iter().map(of_column).sum()
-}
-
-/// The text, with an ellipsis for what does not fit at its front.
-fn without_front(text: &str, columns: usize) -> String {
-    let surplus = text.chars().count().saturating_sub(columns);
-    match surplus {
-        0 => text.to_string(),
-        surplus => "…".chars().chain(text.chars().skip(surplus + 1)).collect(),
-    }
 }
 
 /// The text, with an ellipsis for what does not fit at its end.
@@ -334,8 +326,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_replaced_by_an_ellipsis() {
-        assert_eq!(without_front("näme", 4), "näme");
-        assert_eq!(without_front("a näme", 4), "…äme");
+        assert_eq!(shorten("näme", 4), "näme");
+        assert_eq!(shorten("a näme", 4), "…äme");
         assert_eq!(without_end("näme", 4), "näme");
         assert_eq!(without_end("näme b", 4), "näm…");
     }

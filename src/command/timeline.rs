@@ -3,61 +3,9 @@
 //! The scale is logarithmic, because a policy thins out that way: the last hours are as wide as the
 //! last years. Plain ASCII; colours only if the terminal has them and `NO_COLOR` is not set.
 
-use std::io::IsTerminal;
-
 use chrono::TimeDelta;
 
-/// The width and colours of a terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Terminal {
-    /// Characters in a line.
-    pub width: usize,
-    /// Whether colours are wanted.
-    pub colours: bool,
-}
-
-/// Colours by their SGR codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Colour {
-    /// A snapshot that goes.
-    Red = 31,
-    /// A snapshot that stays.
-    Green = 32,
-    /// A pinned snapshot.
-    Yellow = 33,
-    /// A partial snapshot.
-    Cyan = 36,
-}
-
-/// The width if neither `COLUMNS` nor the terminal gives one.
-const USUAL_WIDTH: usize = 80;
-
-impl Terminal {
-    /// Standard output, if it is a terminal.
-    pub(crate) fn of_stdout() -> Option<Self> {
-        let stdout = std::io::stdout();
-        if !stdout.is_terminal() {
-            return None;
-        }
-        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let columns = variable("COLUMNS").and_then(|columns| columns.parse().ok());
-        let actual =
-            || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
-        let width =
-            columns.filter(|width| *width > 0).or_else(|| actual().filter(|width| *width > 0));
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && variable("TERM").as_deref() != Some("dumb");
-        Some(Terminal { width: width.unwrap_or(USUAL_WIDTH).clamp(40, 240), colours })
-    }
-
-    /// `text` in a colour, if colours are wanted.
-    pub(crate) fn paint(&self, text: &str, colour: Colour) -> String {
-        match self.colours {
-            true => format!("\x1b[{}m{text}\x1b[0m", colour as u8),
-            false => text.to_string(),
-        }
-    }
-}
+use crate::tell::terminal::{Colour, Terminal};
 
 /// The row that a snapshot is drawn in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

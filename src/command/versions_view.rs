@@ -19,6 +19,7 @@ use crate::store::damage_file::DamagedFile;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::table::TextTable;
+use crate::tell::terminal::line_width;
 
 /// What the module itself is called among snapshots.
 const LIVE: &str = "live";
@@ -182,8 +183,8 @@ impl PathView {
             told = told.max(number.map_or(0, |number| number + 1));
             notes.push(of_version.iter().map(|note| format!("    {note}\n")).collect());
         }
-        let rows = table.to_text();
-        rows.lines().zip(notes).map(|(row, notes)| format!("{row}\n{notes}")).collect()
+        let rows = table.fit(line_width()).rows;
+        rows.into_iter().zip(notes).map(|(row, notes)| row + &notes).collect()
     }
 }
 

@@ -60,6 +60,7 @@ pub mod slot_claim;
 pub mod snapshot;
 pub mod snapshot_choice;
 pub mod snapshot_reason;
+pub mod snapshot_size;
 pub mod snapshot_verdict;
 pub mod time_text;
 pub mod torn_mark;

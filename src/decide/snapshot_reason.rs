@@ -170,6 +170,21 @@ pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
     }
 }
 
+/// The reasons that all of several snapshots have, and those that are left of each, if
+/// `is_wanted`.
+pub fn split_shared(each: &[&[String]], is_wanted: bool) -> (Vec<String>, Vec<Vec<String>>) {
+    let in_all = |reason: &&String| each.iter().all(|reasons| reasons.contains(reason));
+    let shared: Vec<String> = match each {
+        [first, _, ..] if is_wanted => first.iter().filter(in_all).cloned().collect(),
+        _ => Vec::new(),
+    };
+    let left = |reasons: &&[String]| {
+        reasons.iter().filter(|reason| !shared.contains(reason)).cloned().collect()
+    };
+    let left = each.iter().map(left).collect();
+    (shared, left)
+}
+
 impl SnapshotReason {
     /// The text without the cause of a pause, which is printed once, above all snapshots.
     pub fn brief(&self) -> String {
@@ -245,5 +260,23 @@ impl fmt::Display for SnapshotReason {
                 write!(f, "less was free than free_space wants, though {reader}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_of_all_snapshots_is_told_apart() {
+        let reasons = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (one, other) = (reasons(&["paused", "daily"]), reasons(&["paused"]));
+        let split = split_shared(&[&one, &other], true);
+        assert_eq!(split, (reasons(&["paused"]), vec![reasons(&["daily"]), vec![]]));
+        let whole = vec![one.clone(), other.clone()];
+        assert_eq!(split_shared(&[&one, &other], false), (vec![], whole));
+        // Of a single snapshot, the reason stays in its row.
+        assert_eq!(split_shared(&[&one], true), (vec![], vec![one.clone()]));
+        assert_eq!(split_shared(&[], true), (vec![], vec![]));
     }
 }

@@ -283,7 +283,8 @@ impl Shortage<'_> {
     }
 }
 
-fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
+/// The tree `name` in `dir`.
+pub(crate) fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
     UsageTree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 

@@ -28,6 +28,7 @@ pub(crate) mod run_lock;
 pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod snapshot;
+pub(crate) mod snapshot_sizes;
 pub(crate) mod transfer;
 pub(crate) mod vanished;
 pub(crate) mod verified_until;

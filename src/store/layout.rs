@@ -23,6 +23,9 @@ pub(crate) const VANISHED_FILE: &str = "vanished.toml";
 /// The files that a verification found altered.
 pub(crate) const DAMAGE_FILE: &str = "damage.toml";
 
+/// What `list --sizes` has counted.
+pub(crate) const SIZES_FILE: &str = "sizes.toml";
+
 /// The lock of the one run that may change a root.
 pub(crate) const LOCK_FILE: &str = "lock";
 

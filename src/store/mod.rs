@@ -36,6 +36,7 @@ pub(crate) mod registration;
 pub(crate) mod retire;
 pub(crate) mod root;
 pub(crate) mod root_checks;
+pub(crate) mod sizes_file;
 pub(crate) mod snapshot_method;
 pub(crate) mod snapshots;
 pub(crate) mod state;

@@ -107,6 +107,7 @@ impl StagedSnapshot {
             added: comparison.added,
             changed: comparison.changed,
             removed: comparison.removed,
+            new_bytes: self.evidence.recorder.is_ok().then_some(cloned.new_bytes),
             vanished: cloned.vanished,
             attributes_lost: cloned.attributes_lost,
             skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),

@@ -60,6 +60,10 @@ pub struct Record {
     /// Entries that only the previous snapshot had.
     #[serde(default)]
     pub removed: u64,
+    /// Size of the files that no earlier snapshot has, except those with several names in the
+    /// module; none if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
     /// From the start of the scan until the tree was complete in staging, in seconds.
     #[serde(default)]
     pub duration_seconds: f64,
@@ -245,6 +249,7 @@ impl Record {
             added: 0,
             changed: 0,
             removed: 0,
+            new_bytes: None,
             duration_seconds: 0.0,
             vanished: 0,
             attributes_lost: 0,

@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod table;
+pub(crate) mod terminal;
 pub(crate) mod usage;
 pub(crate) mod wait_notice;
 

@@ -1,12 +1,13 @@
 //! Reports mistakes in a command line, without control characters from its arguments.
 
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stderr};
 use std::os::unix::ffi::OsStrExt;
 
 use clap::{CommandFactory, Parser};
 
 use crate::tell::escape::{escape, lines};
 use crate::tell::exit::Exit;
+use crate::tell::output;
 
 /// Prints clap's message for a command line that it could not parse, or for `--help`.
 ///
@@ -16,7 +17,7 @@ use crate::tell::exit::Exit;
 pub(crate) fn print<CommandLine: Parser>(error: clap::Error) -> Exit {
     // The reader of a closed output does not want the text.
     if !error.use_stderr() {
-        let _ = write!(stdout(), "{}", error.render());
+        let _ = output::print(&error.render().to_string());
         return Exit::Done;
     }
     let escaped = std::env::args_os().map(|argument| escape(argument.as_bytes()));

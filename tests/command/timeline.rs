@@ -2,38 +2,18 @@
 
 use crate::support;
 
-use std::process::Command;
-
 use chrono::TimeDelta;
+use support::have;
 use support::history::module_until;
 use support::module::Module;
-use support::run::{Run, tool};
+use support::terminal::on_terminal;
 use support::time::{name_of_age, now};
-use support::{BINARY, have};
 
 /// Keeps the first of each of the last three days.
 const THREE_DAYS: &str = "[defaults]\nkeep = { daily = 3 }\nmin_keep = 1\ntime_zone = \"UTC\"\n";
 
-/// The plan on a terminal of our own, with more words before the program's name.
-fn on_terminal(module: &Module, environment: &str, arguments: &str) -> String {
-    let mut inner = Command::new(BINARY);
-    module.prepare(&mut inner);
-    let given = format!(
-        "--config '{}' --rsyncd-conf '{}'",
-        module.policy.display(),
-        module.rsyncd_conf.display()
-    );
-    let mut script = tool("script");
-    for (name, value) in inner.get_envs() {
-        script.env(name, value.unwrap_or_default());
-    }
-    script.env_remove("NO_COLOR").env("TERM", "xterm").env("COLUMNS", "90");
-    script.args([
-        "-qec",
-        &format!("env {environment} '{BINARY}' {given} {arguments}"),
-        "/dev/null",
-    ]);
-    Run::of(&mut script).exits(&[0]).stdout()
+fn stdout(module: &Module, environment: &str, arguments: &str) -> String {
+    on_terminal(module, environment, arguments).exits(&[0]).stdout()
 }
 
 #[test]
@@ -48,7 +28,7 @@ fn a_terminal_shows_a_timeline_and_colours_unless_unwanted() {
     module.write_policy(THREE_DAYS);
     module.run(&["snapshot", "data"]).exits(&[0, 4]);
     module.run(&["pin", "data", &pinned, "--reason", "before\u{1b}[2J the move"]).exits(&[0]);
-    let shown = on_terminal(&module, "", "plan data");
+    let shown = stdout(&module, "", "plan data");
     let lines: Vec<&str> = shown.lines().map(|line| line.trim_end_matches('\r')).collect();
     let row = |name: &str| lines.iter().find(|line| line.starts_with(name)).copied();
     let axis = lines.iter().find(|line| line.trim_start().starts_with("now ")).expect("an axis");
@@ -67,11 +47,11 @@ fn a_terminal_shows_a_timeline_and_colours_unless_unwanted() {
     assert!(shown.contains("before\\x1b[2J the move"), "{shown}");
 
     for plain in ["NO_COLOR=1", "TERM=dumb"] {
-        let shown = on_terminal(&module, plain, "-q plan data");
+        let shown = stdout(&module, plain, "-q plan data");
         assert!(shown.contains("goes ") && !shown.contains('\x1b'), "{plain}: {shown:?}");
     }
-    assert!(on_terminal(&module, "NO_COLOR=", "plan data").contains("\x1b[31m"));
-    let narrow = on_terminal(&module, "COLUMNS=50 NO_COLOR=1", "-q plan data");
+    assert!(stdout(&module, "NO_COLOR=", "plan data").contains("\x1b[31m"));
+    let narrow = stdout(&module, "COLUMNS=50 NO_COLOR=1", "-q plan data");
     let strip: Vec<&str> =
         narrow.lines().skip(1).take_while(|line| !line.starts_with("(*")).collect();
     assert!(strip.len() >= 4 && strip.iter().all(|line| line.trim_end().len() <= 50), "{narrow}");

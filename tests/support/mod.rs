@@ -38,6 +38,7 @@ pub(crate) mod sshd;
 pub(crate) mod swapper;
 pub(crate) mod sweep;
 pub(crate) mod syslog;
+pub(crate) mod terminal;
 pub(crate) mod time;
 pub(crate) mod tree;
 

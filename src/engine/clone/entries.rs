@@ -302,6 +302,7 @@ impl TreeCloner<'_, '_> {
         if self.shared.knowledge.recording.is_some()
             && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
         {
+            self.cloned.add_size(&baseline.inode);
             baseline.write(&mut self.baselines);
             self.flush_baselines(BLOCK_BYTES);
         }

@@ -38,7 +38,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::decide::partial_dirs::PartialDirs;
-use crate::engine::baseline::Recording;
+use crate::engine::baseline::{Inode, Recording};
 use crate::engine::children::PendingChildren;
 use crate::engine::copied::Copies;
 use crate::engine::copy::Copier;
@@ -69,6 +69,9 @@ pub struct CloneOutcome {
     pub directories_read: u64,
     /// Names of copies.
     copied: u64,
+    /// Size of the files that are in no earlier snapshot and have one name in the module; of
+    /// copies, too. 0 without a recording.
+    pub new_bytes: u64,
     /// Inodes that were copied since they could not be linked or were in a partial directory.
     pub copies: Copies,
     pub partial: PartialDirCounts,
@@ -90,6 +93,7 @@ impl CloneOutcome {
         self.made += other.made;
         self.removed += other.removed;
         self.directories_read += other.directories_read;
+        self.new_bytes = self.new_bytes.saturating_add(other.new_bytes);
         for (pair, copied) in other.copies {
             let names = copied.names;
             self.copies.entry(pair).and_modify(|known| known.names += names).or_insert(copied);
@@ -100,6 +104,14 @@ impl CloneOutcome {
         self.attributes_lost += other.attributes_lost;
         self.temporaries.add(other.temporaries);
         self.vanished += other.vanished;
+    }
+
+    /// Adds the size of a file that has just been linked or copied, if it is new.
+    fn add_size(&mut self, inode: &Inode) {
+        // One link is the module's, one the clone's.
+        if inode.links <= 2 {
+            self.new_bytes = self.new_bytes.saturating_add(inode.attributes.size_bytes);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use links::{BUCKETS, LinkCounter};
+use links::{BUCKETS, LinkCounter, LinkedFile};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
@@ -82,7 +82,10 @@ pub(crate) struct UsageByTrees {
     /// How many of the trees were counted, until the limit of entries was reached.
     pub trees: usize,
     pub gains: Vec<SpaceGain>,
-    usage: Usage,
+    /// The size of the files in each tree as their readers see it. A file with several names in a
+    /// tree counts once, directories do not count.
+    pub sizes: Vec<u64>,
+    pub usage: Usage,
 }
 
 /// Counts as many of the `trees` as have at most `max_entries` together.
@@ -90,8 +93,14 @@ pub(crate) fn freed_by_each(trees: &[UsageTree], max_entries: u64) -> UsageByTre
     count(trees, Some(max_entries), MAX_REMEMBERED)
 }
 
+/// Counts all of the `trees`, however many entries they have.
+pub(crate) fn freed_by_any(trees: &[UsageTree]) -> UsageByTrees {
+    count(trees, None, MAX_REMEMBERED)
+}
+
 fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -> UsageByTrees {
-    let mut counted = UsageByTrees { trees: trees.len(), ..UsageByTrees::default() };
+    let sizes = vec![0; trees.len()];
+    let mut counted = UsageByTrees { trees: trees.len(), sizes, ..UsageByTrees::default() };
     let mut gains: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     let whole = 0..BUCKETS;
     let mut parts = vec![whole.clone()];
@@ -103,6 +112,7 @@ fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -
             links,
             usage,
             singles: BTreeMap::new(),
+            sizes: vec![0; trees.len()],
             singles_count: is_first,
             max_entries,
             tree: 0,
@@ -114,6 +124,9 @@ fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -
                 counted.trees = number;
                 break;
             }
+        }
+        for (tree, size) in count.links.sizes().chain(count.sizes.into_iter().enumerate()) {
+            counted.sizes[tree] += size;
         }
         for (trees, bytes) in count.links.bytes().into_iter().chain(count.singles) {
             *gains.entry(trees).or_default() += bytes;
@@ -136,6 +149,8 @@ struct UsageCounter {
     usage: Usage,
     /// Bytes of entries with one link, by tree.
     singles: BTreeMap<(usize, usize), u64>,
+    /// Size of the files with one link, by tree.
+    sizes: Vec<u64>,
     /// Whether entries with one link count: on the first walk only.
     singles_count: bool,
     max_entries: Option<u64>,
@@ -155,9 +170,12 @@ impl UsageCounter {
             _ => {}
         }
         let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        let size = if is_directory { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) };
         if !is_directory && stat.st_nlink > 1 {
-            self.links.count_link(self.tree, stat.st_ino, links_of(stat), bytes);
+            let (inode, links) = (stat.st_ino, links_of(stat));
+            self.links.count_link(self.tree, &LinkedFile { inode, links, bytes, size });
         } else if self.singles_count {
+            self.sizes[self.tree] += size;
             *self.singles.entry((self.tree, self.tree)).or_default() += bytes;
         }
     }

@@ -1,0 +1,100 @@
+//! Counts how much space each snapshot takes, for `list --sizes`.
+//!
+//! One walk goes over all snapshots, the retired ones and the module. It takes no lock and no
+//! lease, so pushes and runs go on. A tree that goes meanwhile makes numbers too small, never too
+//! large, and its neighbours then show that they are no longer exact, because the names are read
+//! before the walk.
+
+use chrono::{DateTime, Utc};
+
+use crate::decide::free_space_choice::SpaceGain;
+use crate::decide::snapshot_size::{CountedSnapshot, neighbours};
+use crate::engine::usage::{self, UsageTree};
+use crate::run::free_space::tree;
+use crate::store::dir::{Dir, c_name};
+use crate::store::layout::Subdir;
+use crate::store::retire;
+use crate::store::root::SnapshotRoot;
+use crate::store::sizes_file::CountedSizes;
+use crate::store::snapshots::{ListedSnapshot, SnapshotList};
+use crate::tell::error::Result;
+
+/// The names of all trees that share files with snapshots: the snapshots and the retired ones,
+/// oldest first.
+pub(crate) struct TreeNames {
+    pub(crate) all: Vec<String>,
+    retired: Vec<String>,
+}
+
+impl TreeNames {
+    /// The names in `list`, with those of the retired snapshots.
+    pub(crate) fn read(root: &SnapshotRoot, list: &SnapshotList) -> Result<Self> {
+        let retired = if root.is_registered() { retire::retired(root)? } else { Vec::new() };
+        let visible = list.items.iter().map(|item| item.name.text.clone());
+        let mut all: Vec<String> = visible.chain(retired.iter().cloned()).collect();
+        // Names of ours sort by time. Those of other programs sort as well as they can: an
+        // exchange of neighbours only makes a number inexact.
+        all.sort();
+        Ok(TreeNames { all, retired })
+    }
+
+    /// The names as [`neighbours`] takes them.
+    pub(crate) fn refs(&self) -> Vec<&str> {
+        self.all.iter().map(String::as_str).collect()
+    }
+}
+
+/// What a count found, and how many directories it could not read.
+pub(crate) struct SizesFound {
+    pub(crate) sizes: CountedSizes,
+    pub(crate) unreadable: u64,
+}
+
+/// Counts the trees of a root, which takes as long as to read all of them.
+pub(crate) fn count(
+    root: &SnapshotRoot,
+    list: &SnapshotList,
+    now: DateTime<Utc>,
+) -> Result<SizesFound> {
+    let names = TreeNames::read(root, list)?;
+    let in_root = Dir { directory: root.directory(), path: &root.path };
+    let expired = match names.retired.is_empty() {
+        true => None,
+        false => Some(root.subdir(Subdir::Expired)?),
+    };
+    let visible = list.items.iter().map(|item| tree(in_root, &item.name.text));
+    let mut trees: Vec<UsageTree> = visible.collect();
+    if let Some(expired) = &expired {
+        trees.extend(names.retired.iter().map(|name| tree(expired.dir(), name)));
+    }
+    let of_snapshots = trees.len();
+    // A module that is gone or cannot be read shares nothing that could be seen.
+    if let Ok(module) = root.module() {
+        let (parent_path, name) = (root.module_path.as_path(), c_name("."));
+        trees.push(UsageTree { parent: module, parent_path, name });
+    }
+    let counted = usage::freed_by_any(&trees);
+    let mut alone = vec![0; trees.len()];
+    for SpaceGain { first, last, bytes } in &counted.gains {
+        alone[*first] += if first == last { *bytes } else { 0 };
+    }
+    let sum =
+        |of: usize| counted.gains.iter().filter(|gain| gain.last < of).map(|gain| gain.bytes).sum();
+    let refs = names.refs();
+    let snapshot = |(number, item): (usize, &ListedSnapshot)| {
+        let name = item.name.text.clone();
+        let (before, after) = neighbours(&name, &refs);
+        CountedSnapshot {
+            size_bytes: counted.sizes[number],
+            alone_bytes: alone[number],
+            before: before.map(str::to_string),
+            after: after.map(str::to_string),
+            name,
+        }
+    };
+    let snapshots = list.items.iter().enumerate().map(snapshot).collect();
+    Ok(SizesFound {
+        sizes: CountedSizes::new(now, sum(trees.len()), sum(of_snapshots), snapshots),
+        unreadable: counted.usage.unreadable,
+    })
+}
