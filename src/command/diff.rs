@@ -32,7 +32,6 @@ use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
-use crate::tell::progress;
 
 /// The word for the module's directory.
 const LIVE: &str = "live";
@@ -81,7 +80,6 @@ pub(crate) fn run(context: &Context, options: &DiffOptions, json: bool) -> Resul
         (false, false) => DiffFormat::Lines,
     };
     let mut printer = DiffPrinter::new(format);
-    let phase = progress::begin("comparing", None);
     let indexes = Indexes::open(&chosen, &new);
     let done = report_differences(
         old.start()?,
@@ -91,7 +89,6 @@ pub(crate) fn run(context: &Context, options: &DiffOptions, json: bool) -> Resul
         &mut printer,
     );
     done.map_err(|cause| Error::io("open", &old.path(), cause))?;
-    drop(phase);
     let summary = printer.finish()?;
     for source in std::iter::once(&old).chain(new.snapshot()) {
         if !source.is_still_there() {

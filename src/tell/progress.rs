@@ -9,7 +9,7 @@ use std::io::{IsTerminal, stderr};
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -102,6 +102,35 @@ fn rate(state: &ProgressState, write: &mut dyn std::fmt::Write) {
 pub(crate) fn add(entries: u64) {
     if let Some(bar) = BAR.get() {
         bar.inc(entries);
+    }
+}
+
+/// Work that often is done at once, and is shown only when it takes longer.
+pub(crate) struct LongWork {
+    what: &'static str,
+    began: Instant,
+    entries: u64,
+    phase: Option<ProgressPhase>,
+}
+
+/// How long such work takes before it is shown.
+const SHOWN_AFTER: Duration = Duration::from_millis(500);
+
+impl LongWork {
+    /// Begins work that is shown as `what`.
+    pub(crate) fn begin(what: &'static str) -> Self {
+        LongWork { what, began: Instant::now(), entries: 0, phase: None }
+    }
+
+    /// Counts `entries` as done.
+    pub(crate) fn add(&mut self, entries: u64) {
+        self.entries += entries;
+        if self.phase.is_some() {
+            add(entries);
+        } else if BAR.get().is_some() && self.began.elapsed() >= SHOWN_AFTER {
+            self.phase = Some(begin(self.what, None));
+            add(self.entries);
+        }
     }
 }
 

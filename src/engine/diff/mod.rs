@@ -36,6 +36,7 @@ use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::listing::Listing;
 use crate::system::identity::SysResult;
 use crate::tell::error::Error;
+use crate::tell::progress::LongWork;
 
 /// How many entries of a directory that differ are sorted at once.
 pub(crate) const MOST_AT_ONCE: usize = 32_768;
@@ -93,6 +94,7 @@ pub(crate) fn report_differences(
         comparer,
         listing: Listing::default(),
         frames: FrameStack::new(0),
+        work: LongWork::begin("comparing"),
     };
     // A report that has ended the walk knows that.
     let _ = walk.run();
@@ -146,4 +148,5 @@ struct DiffWalk<'a> {
     comparer: DirectoryComparer,
     listing: Listing,
     frames: FrameStack<DiffFrame>,
+    work: LongWork,
 }

@@ -11,7 +11,6 @@ use crate::engine::descent::Descent;
 use crate::engine::diff::indexes::IndexPlaces;
 use crate::engine::diff::{DiffFrame, DiffWalk, DirectoryToDiff, Side};
 use crate::engine::index::Stamp;
-use crate::tell::progress;
 
 impl DiffWalk<'_> {
     /// Whether the index knows the state of a directory well enough to ask for it.
@@ -35,14 +34,14 @@ impl DiffWalk<'_> {
         };
         let is_unchanged = indexes.are_as_indexed(&record, places, old, new);
         if is_unchanged {
-            progress::add(record.entries.into());
+            self.work.add(record.entries.into());
         }
         is_unchanged
     }
 
     /// The subdirectories of the current directories, if both trees have these alike.
     pub(crate) fn unchanged(
-        &self,
+        &mut self,
         directory: DirectoryToDiff,
         (old, new): (&FileStat, &FileStat),
         pending: &mut PendingChildren<DirectoryToDiff>,
@@ -53,7 +52,7 @@ impl DiffWalk<'_> {
         if !indexes.are_as_indexed(&record, places, Stamp::of(old), Stamp::of(new)) {
             return false;
         }
-        progress::add(record.entries.into());
+        self.work.add(record.entries.into());
         self.list_unchanged(places, pending)
     }
 

@@ -26,7 +26,6 @@ use crate::engine::listing::Listing;
 use crate::engine::restore::compare::state_of;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_gone, stat_entry};
-use crate::tell::progress;
 
 /// Why a directory was not read to its end.
 enum Unfinished {
@@ -303,7 +302,7 @@ impl DiffWalk<'_> {
                 self.note(frame, pass, FoundNames { name, old, new }, found)
             });
         self.comparer = comparer;
-        progress::add(entries?);
+        self.work.add(entries?);
         Ok(())
     }
 
@@ -324,7 +323,7 @@ impl DiffWalk<'_> {
         let mut read = || {
             listing.read_first(directory.as_fd()).map_err(failed)?;
             loop {
-                progress::add(listing.entries().len() as u64);
+                self.work.add(listing.entries().len() as u64);
                 for entry in listing.entries() {
                     let name = listing.name(entry);
                     let inode = Some(EntryInode::from(entry));
