@@ -31,10 +31,11 @@ pub(crate) fn policies<'a>(
     named: Option<&OsStr>,
 ) -> Vec<ModuleSettings<'a>> {
     let mut found = vec![ModuleSettings::Own(settings)];
+    let is_asked =
+        |module: &&RsyncdModule| named.is_none_or(|named| named.as_bytes() == module.name);
     let modules = settings.rsyncd().ok().into_iter().flat_map(|conf| &conf.modules);
-    for module in modules {
-        let is_asked = named.is_none_or(|named| named.as_bytes() == module.name);
-        let other = settings.of_hooks(module).ok().flatten().filter(|_| is_asked);
+    for module in modules.filter(is_asked) {
+        let other = settings.of_hooks(module).ok().flatten();
         let is_new =
             |other: &Rc<Settings>| found.iter().all(|one| one.policy_file != other.policy_file);
         // That a file is missing is told of the hook.

@@ -81,15 +81,20 @@ impl Settings {
     fn known_with(&self, policy: HookPolicy) -> Rc<Settings> {
         let mut known = self.of_hooks.borrow_mut();
         let read = || match &policy {
-            HookPolicy::Default => self.with_policy(None),
-            HookPolicy::File(file) if is_responsive(file) => self.with_policy(Some(file)),
+            HookPolicy::Default => Rc::new(self.with_policy(None)),
             HookPolicy::File(file) => {
-                let file = escape_path(file);
-                self.without_policy(format!("{file}: its file system does not answer"))
+                // To open a pipe would wait for its writer.
+                let is_other = |file: &Path| file.metadata().is_ok_and(|found| !found.is_file());
+                let problem = match is_responsive(file) {
+                    false => "its file system does not answer",
+                    true if is_other(file) => "is no file",
+                    true => return Rc::new(self.with_policy(Some(file))),
+                };
+                Rc::new(self.without_policy(format!("{}: {problem}", escape_path(file))))
             }
         };
         let file = file_of(&policy).to_path_buf();
-        known.entry(file).or_insert_with(|| Rc::new(read())).clone()
+        known.entry(file).or_insert_with(read).clone()
     }
 }
 

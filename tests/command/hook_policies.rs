@@ -151,6 +151,10 @@ fn a_policy_of_the_hooks_that_is_missing_lets_no_command_expire() {
     kept.run(&["rotate", "data"]).exits(&[2]).says(&kept.policy.display().to_string());
     assert_eq!(kept.count(), 5);
     kept.run(&["check"]).exits(&[2]).says("does not exist, so nothing ever expires");
+    // A pipe without a writer keeps no command waiting.
+    Run::of(tool("mkfifo").arg(&kept.policy)).exits(&[0]);
+    kept.run(&["rotate", "data"]).exits(&[2]).says("p.toml: is no file");
+    assert_eq!(kept.count(), 5);
 }
 
 #[test]
