@@ -31,6 +31,9 @@ const PRECISION: u64 = 64;
 /// At most this many pushes become snapshots of their own, however many slots a policy counts.
 const MAX_SINGLE_PUSHES: u64 = 1_000;
 
+/// With more of them, a forecast takes too long for a server with hundreds of modules.
+const MAX_QUICK_PUSHES: u64 = 200;
+
 /// What will become of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
@@ -66,8 +69,8 @@ pub fn forecast(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> 
 }
 
 /// The snapshot that goes first if pushes continue as before, and when: sooner to find than the
-/// whole [`forecast`]. `None` if none goes within ten years, or nothing shows how often pushes
-/// come.
+/// whole [`forecast`]. `None` if none goes within ten years, if nothing shows how often pushes
+/// come, or if a policy counts so many snapshots that each look ahead takes milliseconds.
 pub fn next_expiry(
     snapshots: &[Snapshot],
     policy: &Policy,
@@ -78,6 +81,9 @@ pub fn next_expiry(
         return Some((name, Expiry::Due));
     }
     let pushes = Pushes::to_come(snapshots, policy, now)?;
+    if pushes.single > MAX_QUICK_PUSHES {
+        return None;
+    }
     let goes_by = |count| pushes.decided_after(&held, count, policy).1.into_iter().next();
     let mut first = goes_by(pushes.last)?;
     // None goes by `low`, and `first` goes by `high`.
@@ -305,5 +311,9 @@ mod tests {
             }
         }
         assert!(found.iter().all(|count| *count > 0), "{found:?}");
+        let snapshots: Vec<Snapshot> =
+            (1..4).map(|number| pushed(number.to_string(), time(number - 4))).collect();
+        let many = Policy { min_keep: 1_000, ..Policy::default() };
+        assert_eq!(next_expiry(&snapshots, &many, time(0)), None, "that would take too long");
     }
 }
