@@ -247,7 +247,7 @@ fn sums_are_told_by_top_directory() {
        0        0        5       5 bytes       9 bytes  etc
        0        2        0       0 bytes       9 bytes  gone
        3        0        0       5 bytes       0 bytes  new
-       0        0        1       1 bytes       0 bytes  was a directory
+       0        0        1        1 byte       0 bytes  was a directory
        0        0        1       0 bytes      10 bytes  was a file
        3        2        7      11 bytes      28 bytes  total
 "
