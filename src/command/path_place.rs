@@ -109,7 +109,10 @@ fn plain(given: &OsStr) -> Result<PathBuf> {
     let mut whole = PathBuf::from("/");
     if !given.as_bytes().starts_with(b"/") {
         whole = std::env::current_dir().map_err(|cause| {
-            Error::io_bytes("find the working directory and in it", given.as_bytes(), cause)
+            Error::Usage(format!(
+                "the working directory is not known ({cause}): name {} by an absolute path",
+                escape(given.as_bytes())
+            ))
         })?;
     }
     for component in Path::new(given).components() {

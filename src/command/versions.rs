@@ -161,7 +161,8 @@ fn find(place: &Place, history: &PathHistory, given: Vec<PathNames>) -> Result<F
             continue;
         }
         if !path.iter().any(|name| NamePattern::of(name).is_some()) {
-            missing.push(no_version(place, history, &path));
+            let is_known = !seen.contains(&Sighting::Unknown);
+            missing.push(no_version(place, history, &path, is_known));
             continue;
         }
         let expanded = history.matches(&path, &mut survey)?;
@@ -182,8 +183,12 @@ fn find(place: &Place, history: &PathHistory, given: Vec<PathNames>) -> Result<F
     Ok(FoundPaths { paths, survey, missing })
 }
 
-/// Why there is no version of `path`, with the nearest names.
-fn no_version(place: &Place, history: &PathHistory, path: &[Vec<u8>]) -> Error {
+/// Why there is no version of `path`, with the nearest names if that `is_known` of all trees.
+fn no_version(place: &Place, history: &PathHistory, path: &[Vec<u8>], is_known: bool) -> Error {
+    if !is_known {
+        let looked_at = format!("no snapshot that could be looked at has {}", path_text(path));
+        return error_of(place, looked_at);
+    }
     let beside = history.beside(path);
     if let Some((link, target)) = &beside.link {
         let link = escape_path(link);

@@ -346,8 +346,10 @@ impl Expansion<'_> {
             } else {
                 let below = open_for_lookups(directory.as_fd(), name)
                     .and_then(|below| self.expand(below.as_fd(), done + plain + 1, at));
-                // What is in the other directories counts all the same.
-                self.failed = self.failed.or(below.err().filter(|cause| !is_gone(*cause)));
+                // What is in the other directories counts all the same. No snapshot has what is
+                // mounted in a module.
+                let is_left_out = |cause: &Errno| is_gone(*cause) || *cause == Errno::EXDEV;
+                self.failed = self.failed.or(below.err().filter(|cause| !is_left_out(cause)));
             }
             at.pop();
         }

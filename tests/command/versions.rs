@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
+use support::file_system::Mount;
 use support::module::{Module, NAME};
 use support::run::Run;
 use support::simulated::Simulated;
-use support::{NOBODY, have, is_root, tree};
+use support::{NOBODY, have, is_root, may_mount, tree};
 
 use crate::restore_lost_roots::open_to_an_ordinary_user;
 
@@ -384,6 +385,22 @@ fn versions_show_out_of_broken_roots_and_modules() {
     tree::write(&module.latest.join("file"), "x");
     versions(&module, &[NAME, "file"]).exits(&[0]).says("1 version of file in 0 snapshots");
     versions(&module, &[NAME, "other"]).exits(&[2]).says("no snapshot has other");
+}
+
+#[test]
+fn what_is_mounted_in_the_module_is_not_looked_at() {
+    if !may_mount() {
+        return;
+    }
+    let module = with_history([&[("sub/file", "x", 1)], &[], &[], &[]]);
+    let inside = module.latest.join("mounted");
+    fs::create_dir(&inside).expect("a directory");
+    let Some(mounted) = Mount::tmpfs(&inside) else { return };
+    tree::write(&inside.join("file"), "x");
+    let run = versions(&module, &[NAME, "mounted/file"]).exits(&[2]);
+    run.says("another file system is mounted there").says("that could be looked at");
+    assert_eq!(paths(&module, &[NAME, "*/file"]).len(), 1);
+    drop(mounted);
 }
 
 #[test]
