@@ -249,18 +249,20 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
 pub(crate) fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     let critical = |id, message: String| Finding::new(id, Severity::Critical, message);
     // What a newer version wrote is not understood here, so nothing else about it is told.
-    let others = around.doctor().and_then(|doctor| doctor.seen_by_other(target));
+    let module = around.module_of(target);
+    let access = around.doctor().and_then(|doctor| doctor.root_access(module, target));
     let found = match of_root(target, around) {
         Err(error @ Error::Newer { .. }) => {
             return vec![critical(FindingId::NewerVersion, error.to_string())];
         }
         found => found,
     };
-    let module = around.module_of(target);
     let has_history = target.is_registered() || target.lost_history().is_some();
     let mut findings: Vec<Finding> = of_section(module, has_history, around).collect();
-    if let Some(others) = others {
-        findings.push(others);
+    if let Some(access) = access {
+        findings.push(access);
+        let doctor = around.doctor().zip(module);
+        findings.extend(doctor.into_iter().flat_map(|(it, module)| it.rights(module, target)));
         return findings;
     }
     let only_reads = module.is_some_and(offers_only_reading);
@@ -301,7 +303,9 @@ pub(crate) fn check_module(target: &Target, around: &Surroundings) -> Vec<Findin
         }
         Err(error) => {
             let finding = denied(FindingId::Root, &error);
-            let text = || error.to_string() + &place_of_root(target, &error);
+            let doubt = around.doctor().and_then(|doctor| doctor.doubt_of_owner(module, target));
+            let end = place_of_root(target, &error) + &doubt.unwrap_or_default();
+            let text = || format!("{error}{end}");
             findings.push(finding.unwrap_or_else(|| critical(FindingId::Root, text())));
         }
     }

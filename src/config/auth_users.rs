@@ -2,7 +2,7 @@
 //!
 //! rsync goes through the rules in their order, and the first one that a user matches counts.
 
-use crate::config::rsyncd_module::RsyncdModule;
+use crate::config::rsyncd_module::{RsyncdModule, has_variable};
 use crate::tell::escape::escape;
 
 /// What a rule lets its users do.
@@ -16,14 +16,14 @@ pub(crate) enum UserAccess {
 }
 
 /// One rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UserRule<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserRule {
     /// A user's name, a pattern for names, or `@` and a pattern for groups.
-    pub(crate) who: &'a [u8],
+    pub(crate) who: Vec<u8>,
     pub(crate) access: UserAccess,
 }
 
-impl UserRule<'_> {
+impl UserRule {
     /// Whether it is about the members of groups.
     pub(crate) fn is_group(&self) -> bool {
         self.who.starts_with(b"@")
@@ -37,7 +37,20 @@ impl UserRule<'_> {
             UserAccess::ReadWrite => ":rw",
             UserAccess::Denied => ":deny",
         };
-        format!("{}{end}", escape(self.who))
+        format!("{}{end}", escape(&self.who))
+    }
+
+    /// Whether it depends on a variable for which users it is.
+    pub(crate) fn is_unclear(&self) -> bool {
+        has_variable(&self.who)
+    }
+
+    /// Whether it surely is for all users that `later` is for, so that a `later` one never counts.
+    pub(crate) fn hides(&self, later: &UserRule) -> bool {
+        let is_known = !self.is_unclear() && !later.is_unclear() && !self.is_group();
+        let is_for_all = self.who.iter().all(|byte| *byte == b'*') && !self.who.is_empty();
+        let has_it = later.is_name() && wildcard(&self.who, &later.who) == Some(true);
+        is_known && (is_for_all || has_it || self.who == later.who)
     }
 
     /// Whether it names one user.
@@ -47,11 +60,12 @@ impl UserRule<'_> {
 }
 
 /// The rules of a module. Without any, all clients get in without a name.
-pub(crate) fn rules(module: &RsyncdModule) -> impl Iterator<Item = UserRule<'_>> {
-    words(module.get("auth users").unwrap_or_default()).map(rule)
+pub(crate) fn rules(module: &RsyncdModule) -> impl Iterator<Item = UserRule> {
+    let value = module.with_name(module.get("auth users").unwrap_or_default());
+    words(&value).map(rule).collect::<Vec<_>>().into_iter()
 }
 
-fn rule(word: &[u8]) -> UserRule<'_> {
+fn rule(word: &[u8]) -> UserRule {
     let colon = word.iter().position(|byte| *byte == b':');
     let access = colon.map_or(&b""[..], |colon| &word[colon + 1..]).to_ascii_lowercase();
     let access = match access.as_slice() {
@@ -60,7 +74,7 @@ fn rule(word: &[u8]) -> UserRule<'_> {
         [b'd', ..] => UserAccess::Denied,
         _ => UserAccess::AsModule,
     };
-    UserRule { who: &word[..colon.unwrap_or(word.len())], access }
+    UserRule { who: word[..colon.unwrap_or(word.len())].to_vec(), access }
 }
 
 /// rsync splits at blanks and commas, or at commas alone if the value begins with one.
@@ -119,9 +133,31 @@ mod tests {
             (b"laptop:x", b"laptop", UserAccess::AsModule),
             (b"@staff:rw", b"@staff", UserAccess::ReadWrite),
         ] {
-            assert_eq!(rule(word), UserRule { who, access });
+            assert_eq!(rule(word), UserRule { who: who.to_vec(), access });
         }
         assert!(rule(b"a").is_name() && !rule(b"a*").is_name() && !rule(b"@a").is_name());
+    }
+
+    #[test]
+    fn a_rule_behind_one_for_all_its_users_never_counts() {
+        for (earlier, later, expected) in [
+            ("*:deny", "u:rw", true),
+            ("*", "*:rw", true),
+            ("*", "@staff", true),
+            ("u:ro", "u:rw", true),
+            ("u*", "user", true),
+            ("u*", "u*:rw", true),
+            ("user", "u*", false),
+            ("u*", "us*", false),
+            ("v", "u", false),
+            ("@staff:deny", "u", false),
+            ("u[a-s]er", "user", false),
+            ("%WHO%", "u", false),
+            ("u*", "u%WHO%", false),
+        ] {
+            let rules = [earlier, later].map(|word| rule(word.as_bytes()));
+            assert_eq!(rules[0].hides(&rules[1]), expected, "{earlier} {later}");
+        }
     }
 
     #[test]

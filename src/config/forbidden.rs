@@ -57,11 +57,11 @@ fn is_read_only(module: &RsyncdModule, user: &[u8]) -> Option<bool> {
         return of_module;
     }
     for rule in rules {
-        if rule.is_group() {
-            // Who is in the group, and so whether a later rule counts, is not known here.
+        if rule.is_group() || rule.is_unclear() {
+            // Whom the rule is for, and so whether a later rule counts, is not known here.
             return None;
         }
-        if !wildcard(rule.who, user)? {
+        if !wildcard(&rule.who, user)? {
             continue;
         }
         return match rule.access {

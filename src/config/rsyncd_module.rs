@@ -206,6 +206,25 @@ impl RsyncdModule {
         Ok(expanded)
     }
 
+    /// `value` with the module's name in it, and with other variables as they stand.
+    pub(crate) fn with_name(&self, value: &[u8]) -> Vec<u8> {
+        let mut named = Vec::new();
+        let mut rest = value;
+        while let Some((&first, tail)) = rest.split_first() {
+            match rest.strip_prefix(b"%RSYNC_MODULE_NAME%") {
+                Some(behind) => {
+                    named.extend_from_slice(&self.name);
+                    rest = behind;
+                }
+                None => {
+                    named.push(first);
+                    rest = tail;
+                }
+            }
+        }
+        named
+    }
+
     pub(crate) fn refused(&self, problem: &str) -> Error {
         let problem = format!("module {} {problem}", escape(&self.name));
         Error::RsyncdConf { place: self.place.to_string(), problem }
@@ -244,6 +263,11 @@ pub(crate) fn variable(text: &[u8]) -> Option<&[u8]> {
     let name = text.strip_prefix(b"%")?;
     let end = name.iter().position(|byte| *byte == b'%')?;
     name.first()?.is_ascii_uppercase().then(|| &name[..end])
+}
+
+/// Whether a word holds a variable, which rsync replaces if the daemon or the connection has it.
+pub(crate) fn has_variable(word: &[u8]) -> bool {
+    (0..word.len()).any(|at| variable(&word[at..]).is_some())
 }
 
 /// `path` without doubled slashes, `.` and `..`, by its text alone, as rsync cleans it.

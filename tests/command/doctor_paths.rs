@@ -166,7 +166,7 @@ fn another_owners_directory_is_a_warning_before_the_first_push() {
 }
 
 /// The program as another user.
-fn as_user(patient: &Patient, user: u32, arguments: &[&str]) -> Run {
+pub(crate) fn as_user(patient: &Patient, user: u32, arguments: &[&str]) -> Run {
     let program = patient.module.directory.join("program");
     if !program.exists() {
         copy_program(Path::new(BINARY), &program);
@@ -204,6 +204,8 @@ fn a_history_of_an_ordinary_user_is_left_to_that_user() {
         return;
     }
     Run::of(tool("chown").args(["-R", "4711:4711"]).arg(&patient.module.directory)).exits(&[0]);
+    // With these lines, no daemon of that user lets a client in.
+    patient.write(&patient.good().replace("uid = root\ngid = root\n", ""));
     as_user(&patient, 4711, &["snapshot", "data"]).exits(&[0]);
     as_user(&patient, 4711, &["check"]).exits(&[0]);
     let run = patient.module.run(&["check"]).exits(&[3]).says("run `sudo -u '#4711'");

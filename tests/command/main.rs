@@ -9,6 +9,8 @@ mod check;
 mod completion;
 mod diff;
 mod doctor;
+mod doctor_connections;
+mod doctor_daemon_user;
 mod doctor_hooks;
 mod doctor_paths;
 mod doctor_policies;

@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
+use crate::command::doctor::daemon_user::{self, DaemonUser};
 use crate::config::auth_users::words;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::tell::escape::escape;
@@ -33,11 +34,55 @@ pub(crate) enum NoAccount {
     Unclear(String),
 }
 
+/// The account of a module, if its daemon has this user.
+pub(crate) fn of(module: &RsyncdModule, daemon: Option<&DaemonUser>) -> Result<Account, NoAccount> {
+    let by_root = by_root(module);
+    match (daemon, by_root) {
+        (_, Err(invalid @ NoAccount::Invalid(..))) => Err(invalid),
+        (None, _) => Err(NoAccount::Unclear("as which user the rsync daemon runs".to_string())),
+        (Some(daemon), by_root) if daemon.is_root() => by_root,
+        (Some(daemon), by_root) => {
+            let is_set = |parameter| module.get(parameter).is_some_and(|value| !value.is_empty());
+            let (set_uid, set_gid) = (is_set("uid"), is_set("gid"));
+            let own = || daemon_user::name_of(daemon.uid);
+            let mut account = Account {
+                uid: daemon.uid,
+                gids: daemon.gids.clone(),
+                user: own(),
+                group: daemon.gids.first().copied().unwrap_or_default().to_string(),
+            };
+            if set_uid {
+                let set = uid_of_module(module);
+                account.uid = set.filter(|uid| daemon.may_become_user(*uid)).unwrap_or(daemon.uid);
+            }
+            if set_gid && daemon.may_set_groups() {
+                account = Account { uid: account.uid, user: own(), ..by_root? };
+            }
+            Ok(account)
+        }
+    }
+}
+
+/// The user that a module names.
+pub(crate) fn uid_of_module(module: &RsyncdModule) -> Option<u32> {
+    let name = module.get("uid").filter(|name| !name.is_empty() && !name.contains(&b'%'))?;
+    uid_of("uid", name).ok()
+}
+
+/// The group of `daemon gid`, if that is set; none if it is not known.
+pub(crate) fn daemon_gid(module: &RsyncdModule) -> Option<Option<u32>> {
+    match module.get("daemon gid").filter(|name| !name.is_empty()) {
+        None => Some(None),
+        Some(name) if name.contains(&b'%') => None,
+        Some(name) => gid_of(name).ok().map(Some),
+    }
+}
+
 /// The account of a module whose daemon is root.
-pub(crate) fn of(module: &RsyncdModule) -> Result<Account, NoAccount> {
+pub(crate) fn by_root(module: &RsyncdModule) -> Result<Account, NoAccount> {
     let is_set = |value: &&[u8]| !value.is_empty();
     let named = |parameter| module.get(parameter).filter(is_set);
-    for parameter in ["uid", "gid", "daemon uid", "daemon gid", "daemon chroot"] {
+    for parameter in ["uid", "gid", "daemon chroot"] {
         let value = named(parameter).unwrap_or_default();
         if parameter.starts_with("daemon") && !value.is_empty() || value.contains(&b'%') {
             return Err(NoAccount::Unclear(format!(
@@ -47,7 +92,7 @@ pub(crate) fn of(module: &RsyncdModule) -> Result<Account, NoAccount> {
         }
     }
     let user = named("uid").unwrap_or(NOBODY.as_bytes());
-    let uid = uid_of(user)?;
+    let uid = uid_of("uid", user)?;
     let groups: Vec<&[u8]> = words(named("gid").unwrap_or_default()).collect();
     let (mut gids, group) = match groups.as_slice() {
         [] => nobodys_group()?,
@@ -60,13 +105,13 @@ pub(crate) fn of(module: &RsyncdModule) -> Result<Account, NoAccount> {
     Ok(Account { uid, gids, user: escape(user), group })
 }
 
-fn uid_of(name: &[u8]) -> Result<u32, NoAccount> {
+pub(crate) fn uid_of(parameter: &'static str, name: &[u8]) -> Result<u32, NoAccount> {
     if let Some(number) = number(name) {
-        return number.ok_or_else(|| unknown("uid", name));
+        return number.ok_or_else(|| unknown(parameter, name));
     }
     let found =
         std::str::from_utf8(name).ok().and_then(|name| User::from_name(name).ok().flatten());
-    found.map(|user| user.uid.as_raw()).ok_or_else(|| unknown("uid", name))
+    found.map(|user| user.uid.as_raw()).ok_or_else(|| unknown(parameter, name))
 }
 
 fn gid_of(name: &[u8]) -> Result<u32, NoAccount> {
@@ -90,7 +135,7 @@ fn nobodys_group() -> Result<(Vec<u32>, String), NoAccount> {
     found.ok_or_else(|| NoAccount::Unclear("which group stands for no `gid`".to_string()))
 }
 
-fn groups_of(uid: u32) -> Result<Vec<u32>, NoAccount> {
+pub(crate) fn groups_of(uid: u32) -> Result<Vec<u32>, NoAccount> {
     let unclear = || NoAccount::Unclear(format!("the groups of user {uid}"));
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().ok_or_else(unclear)?;
     let name = CString::new(user.name).map_err(|_| unclear())?;

@@ -11,8 +11,7 @@ use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::tell::escape::{escape, escape_path};
 
-/// The kernel's numbers of capabilities.
-const CAP_SYS_CHROOT: u32 = 18;
+/// The kernel's number of the capability.
 const CAP_MKNOD: u32 = 27;
 
 /// A running daemon.
@@ -61,7 +60,9 @@ pub(crate) fn find(
         let arguments = DaemonArguments::of(&command_line(pid));
         let directory = || prober.as_mut()?.working_directory(pid);
         if arguments.is_some_and(|it| it.names(&conf, is_default, directory)) {
-            found.extend(status_of(pid).map(|status| (pid, status)));
+            // One in a container has a configuration of its own under that name.
+            let status = status_of(pid).filter(|status| words(status, "NSpid").count() < 2);
+            found.extend(status.map(|status| (pid, status)));
         }
     }
     // A connection is a child of the daemon with the same command line.
@@ -170,8 +171,6 @@ fn unit_of(cgroup: &[u8]) -> Option<String> {
 /// What is known besides the daemon itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ServedModules {
-    /// Whether some module is told to change its root directory.
-    pub(crate) use_chroot: bool,
     /// Whether the hook of some module hands its work over.
     pub(crate) detach: bool,
     /// Whether the last pushes to some module have ended with status 23.
@@ -219,16 +218,6 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
                  `[Service]` and `PrivateDevices=no` into \
                  /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`) and \
                  run `systemctl restart {unit}`; or let the clients push with `--no-devices`",
-                daemon.pid
-            ),
-        ));
-    }
-    if modules.use_chroot && !(daemon.is_root() && daemon.may(CAP_SYS_CHROOT)) {
-        found.push(told(
-            Severity::Critical,
-            format!(
-                "the rsync daemon (process {}) may not change its root directory, so it turns \
-                 every connection away to a module with `use chroot = yes`; set `use chroot = no`",
                 daemon.pid
             ),
         ));
@@ -393,7 +382,6 @@ mod tests {
     fn a_daemon_without_a_right_is_told_as_seriously_as_it_matters() {
         let none = ServedModules::default();
         let failing = ServedModules { ended_with_23: true, ..none };
-        let chroot = ServedModules { use_chroot: true, ..none };
         let detach = ServedModules { detach: true, ..none };
         let without_mknod = ALL & !(1 << CAP_MKNOD);
         let in_unit = DaemonFacts { unit: Some("rsync.service".into()), ..daemon(0, ALL) };
@@ -404,9 +392,6 @@ mod tests {
             (daemon(0, without_mknod), none, &[Severity::Ok]),
             (daemon(0, without_mknod), failing, &[Severity::Warning]),
             (daemon(1000, without_mknod), failing, &[]),
-            (daemon(0, ALL), chroot, &[]),
-            (daemon(1000, ALL), chroot, &[Severity::Critical]),
-            (daemon(0, ALL & !(1 << CAP_SYS_CHROOT)), chroot, &[Severity::Critical]),
             (daemon(0, ALL), detach, &[]),
             (in_unit, detach, &[Severity::Ok]),
             (without_hooks, none, &[Severity::Critical]),

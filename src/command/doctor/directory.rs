@@ -18,8 +18,9 @@ use crate::config::rsyncd_module::RsyncdModule;
 use crate::tell::escape::{escape, escape_path, shell_path, shell_word};
 
 /// The commands that make the missing directory of a module; none if something else is in its
-/// place, such as a symbolic link that leads nowhere.
-pub(crate) fn how_to_make(path: &Path, account: Option<&Account>) -> Option<String> {
+/// place, such as a symbolic link that leads nowhere. `is_root`: the daemon is root. Another one
+/// needs the parent, too, for its snapshots.
+pub(crate) fn how_to_make(path: &Path, account: Option<&Account>, is_root: bool) -> Option<String> {
     let parent = path.parent()?;
     if path.is_symlink() || parent.is_symlink() && !parent.exists() {
         return None;
@@ -39,6 +40,7 @@ pub(crate) fn how_to_make(path: &Path, account: Option<&Account>) -> Option<Stri
     Some(match (parent.is_dir(), owner) {
         (true, owner) => format!("`install -d -m 0700 {}{own}`", owner.unwrap_or_default()),
         (false, None) => format!("`install -d -m 0700 {above} {own}`"),
+        (false, Some(owner)) if !is_root => format!("`install -d -m 0700 {owner}{above} {own}`"),
         (false, Some(owner)) => {
             format!("`install -d -m 0700 {above}` and then `install -d -m 0700 {owner}{own}`")
         }
@@ -285,11 +287,11 @@ mod tests {
                 ),
             ),
         ] {
-            assert_eq!(how_to_make(path, account.as_ref()), Some(expected));
+            assert_eq!(how_to_make(path, account.as_ref(), true), Some(expected));
         }
         let link = scratch.path().join("link");
         std::os::unix::fs::symlink("/nowhere/at/all", &link).expect("a link");
-        assert_eq!(how_to_make(&link, None), None);
+        assert_eq!(how_to_make(&link, None, true), None);
     }
 
     #[test]

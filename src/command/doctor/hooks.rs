@@ -114,7 +114,7 @@ impl HookFacts {
         self.purpose() == Some(&HookPurpose::PostXfer { detach: true })
     }
 
-    fn consequence(&self) -> &'static str {
+    pub(crate) fn consequence(&self) -> &'static str {
         match self.parameter {
             POST_XFER => "so no snapshot is made",
             _ => "so every transfer is turned away",

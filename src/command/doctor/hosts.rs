@@ -2,11 +2,13 @@
 //! not resolve, words that stand for no client, and rules that let no client in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::command::doctor::Doctor;
+use crate::command::doctor::host_word::{Host, read, words};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::rsyncd_module::RsyncdModule;
@@ -18,157 +20,130 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// More names at once would not be faster.
 const MAX_THREADS: usize = 32;
 
-/// What one word of `hosts allow` is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Host {
-    /// An address of a network that is only for documentation.
-    Example,
-    /// A name that rsync looks up.
-    Name(String),
-    /// It stands for no client: the reason, and what to write instead.
-    NoClient(&'static str),
-    /// An address, a network, a pattern, a netgroup.
-    Other,
-}
-
-/// rsync splits at blanks and commas, whatever comes first. What is meant as a comment, and told as
-/// such, is left out.
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let words = value.split(|byte| b" ,\t".contains(byte)).filter(|word| !word.is_empty());
-    words.take_while(|word| !word.starts_with(b"#"))
-}
-
-fn read(word: &[u8]) -> Host {
-    let Ok(text) = std::str::from_utf8(word) else { return Host::Other };
-    let address = text.split('/').next().unwrap_or_default();
-    if let Ok(address) = address.parse::<IpAddr>() {
-        let mask = text.split_once('/').map(|(_, mask)| mask);
-        return match mask.is_some_and(|mask| !is_mask(address, mask)) {
-            true => Host::NoClient("has a mask that rsync does not understand; correct it"),
-            false if is_example(address) => Host::Example,
-            false => Host::Other,
-        };
-    }
-    let is_star = |text: &str| text.bytes().all(|byte| byte == b'*');
-    if !is_star(text)
-        && text.bytes().all(|byte| b"0123456789.*?".contains(&byte))
-        && text.contains(['*', '?'])
-    {
-        return Host::NoClient(
-            "is a pattern, which rsync compares with names only; write a network, such as \
-             10.0.0.0/24",
-        );
-    }
-    // rsync looks up neither patterns nor what looks like an address.
-    let is_name = !text.starts_with('@')
-        && !text.contains([':', '/', '*', '?', '['])
-        && !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if is_name { Host::Name(text.to_string()) } else { Host::Other }
-}
-
-/// Whether rsync understands the mask of a network.
-fn is_mask(address: IpAddr, mask: &str) -> bool {
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    match mask.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => mask.parse::<u32>().is_ok_and(|length| length <= bits),
-        false => mask.parse::<IpAddr>().is_ok_and(|mask| mask.is_ipv4() == address.is_ipv4()),
-    }
-}
-
-/// Whether a value of `hosts deny` keeps out every client that `hosts allow` does not name.
-fn denies_all(deny: &[u8]) -> bool {
-    words(deny).any(|word| word.iter().all(|byte| *byte == b'*'))
+/// Which clients a value of `hosts deny` keeps out unless `hosts allow` names them.
+fn denied(deny: &[u8]) -> (bool, bool) {
+    words(deny).fold((false, false), |(v4, v6), word| match read(word) {
+        Host::All { v4: more4, v6: more6 } => (v4 || more4, v6 || more6),
+        _ => (v4, v6),
+    })
 }
 
 /// The finding about a module without `hosts allow` that lets no client in.
-pub(crate) fn denial(module: &RsyncdModule) -> Option<Finding> {
-    let setting = module.setting("hosts deny")?;
+fn denial(place: &str, deny: &[u8]) -> Option<Finding> {
+    let whom = match denied(deny) {
+        (true, true) => "no client",
+        (true, false) => "no client with an IPv4 address",
+        (false, _) => return None,
+    };
     let message = format!(
-        "{}: `hosts deny` lets no client in; add `hosts allow` with the addresses of the clients",
-        setting.place
+        "{place}: `hosts deny` lets {whom} in; add `hosts allow` with the addresses of the clients"
     );
-    denies_all(&setting.value)
-        .then(|| Finding::new(FindingId::HostsRefused, Severity::Critical, message))
+    Some(Finding::new(FindingId::HostsRefused, Severity::Critical, message))
 }
 
-/// Networks that RFC 5737 and RFC 3849 set aside for documentation: no client has such an address.
-fn is_example(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let networks = [
-                Ipv4Addr::new(192, 0, 2, 0),
-                Ipv4Addr::new(198, 51, 100, 0),
-                Ipv4Addr::new(203, 0, 113, 0),
-            ];
-            networks.iter().any(|network| network.octets()[..3] == address.octets()[..3])
-        }
-        IpAddr::V6(address) => {
-            let network = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
-            network.segments()[..2] == address.segments()[..2]
-        }
-    }
-}
-
-/// The names in a value of `hosts allow` that rsync looks up.
-pub(crate) fn names(value: &[u8]) -> impl Iterator<Item = String> {
+/// The names in a value of `hosts allow` or `hosts deny` that rsync looks up.
+fn names(value: &[u8]) -> impl Iterator<Item = String> {
     words(value).filter_map(|word| match read(word) {
-        Host::Name(name) => Some(name),
+        Host::Name(name) | Host::Keyword(name, _) => Some(name),
         _ => None,
     })
 }
 
-/// The findings about a value at `place`. `deny`: the value of `hosts deny`. `resolves`: what is
-/// known of each name.
-pub(crate) fn findings(
+/// The findings about a value of `hosts allow` at `place`. `deny`: the value of `hosts deny`.
+/// `resolves`: what is known of each name.
+fn findings(
     place: &str,
     value: &[u8],
     deny: &[u8],
     resolves: &BTreeMap<String, bool>,
 ) -> Vec<Finding> {
     // Without `hosts deny`, what `hosts allow` does not name stays out.
-    let keeps_out = words(deny).next().is_none() || denies_all(deny);
-    let no_client = |word: &[u8]| matches!(read(word), Host::NoClient(_));
-    let (level, effect) = match keeps_out && words(value).all(no_client) {
-        true => (Severity::Critical, ", so no client gets in"),
-        false => (Severity::Warning, ""),
+    let keeps_out = words(deny).next().is_none() || denied(deny).0;
+    let is_keyword = |name: &String| resolves.get(name) != Some(&true);
+    let is_nobody = |word: &[u8]| match read(word) {
+        Host::NoClient(_) => true,
+        Host::Keyword(name, _) => is_keyword(&name),
+        _ => false,
     };
-    let finding = |word: &[u8]| match read(word) {
-        Host::NoClient(why) => Some(Finding::new(
-            FindingId::HostsRefused,
-            level,
-            format!(
-                "{place}: hosts allow: {} stands for no client{effect}: it {why}",
-                escape(word)
+    let is_useless = |word: &[u8]| is_nobody(word) || matches!(read(word), Host::Others(_));
+    let level = match keeps_out && words(value).all(is_useless) {
+        true => Severity::Critical,
+        false => Severity::Warning,
+    };
+    let effect = match keeps_out && words(value).all(is_nobody) {
+        true => ", so no client gets in",
+        false => "",
+    };
+    let finding = |word: &[u8]| {
+        let shown = escape(word);
+        let told = |id, level, text: String| {
+            Some(Finding::new(id, level, format!("{place}: hosts allow: {text}")))
+        };
+        match read(word) {
+            Host::NoClient(why) => told(
+                FindingId::HostsRefused,
+                level,
+                format!("{shown} stands for no client{effect}: it {why}"),
             ),
-        )),
-        Host::Example => Some(Finding::new(
-            FindingId::HostsExample,
-            Severity::Warning,
-            format!(
-                "{place}: hosts allow: {} is an address for examples, which no client has; put the \
-                 client's address there, which rsyncd logs as `connect from` when the client \
-                 tries to push",
-                escape(word)
+            Host::Keyword(name, instead) if is_keyword(&name) => told(
+                FindingId::HostsRefused,
+                level,
+                format!(
+                    "{shown} stands for no client{effect}: rsync knows no such word and takes it \
+                     for a name; write {instead}"
+                ),
             ),
-        )),
-        Host::Name(name) if resolves.get(&name) == Some(&false) => Some(Finding::new(
-            FindingId::HostsUnresolved,
-            Severity::Unknown,
-            format!(
-                "{place}: hosts allow: the name {} did not resolve within a second, so whether \
-                 that client gets in is unknown; correct the name, or put the client's address \
-                 there",
-                escape(word)
+            Host::Others(why) => told(
+                FindingId::HostsRefused,
+                level,
+                format!("{shown} stands for other clients than it seems to: it {why}"),
             ),
-        )),
-        _ => None,
+            Host::Example => told(
+                FindingId::HostsExample,
+                Severity::Warning,
+                format!(
+                    "{shown} is an address for examples, which no client has; put the client's \
+                     address there, which rsyncd logs as `connect from` when the client tries to \
+                     push"
+                ),
+            ),
+            Host::Name(name) if resolves.get(&name) == Some(&false) => told(
+                FindingId::HostsUnresolved,
+                Severity::Unknown,
+                format!(
+                    "the name {shown} did not resolve within a second, so whether that client gets \
+                     in is unknown; correct the name, or put the client's address there"
+                ),
+            ),
+            Host::Unclear => {
+                let why = format!("{place}: hosts allow: which clients {shown} stands for");
+                Some(Finding::cannot_tell(FindingId::HostsRefused, why))
+            }
+            _ => None,
+        }
     };
     words(value).filter_map(finding).collect()
 }
 
+/// The findings about names in a value of `hosts deny` at `place`: rsync 3.5 takes one that does
+/// not resolve for that of each client.
+fn deny_findings(place: &str, deny: &[u8], resolves: &BTreeMap<String, bool>) -> Vec<Finding> {
+    let finding = |name: String| {
+        let is_gone = resolves.get(&name) == Some(&false);
+        let message = format!(
+            "{place}: hosts deny: the name {} did not resolve within a second, and then rsync \
+             keeps out each client that `hosts allow` does not name; correct the name, or put its \
+             address there",
+            escape(name.as_bytes())
+        );
+        is_gone.then(|| Finding::new(FindingId::HostsUnresolved, Severity::Unknown, message))
+    };
+    names(deny).filter_map(finding).collect()
+}
+
 /// Looks up names, all of them within a second. A name that has no address by then does not
 /// resolve.
-pub(crate) fn resolve(names: BTreeSet<String>) -> BTreeMap<String, bool> {
+fn resolve(names: BTreeSet<String>) -> BTreeMap<String, bool> {
     let mut answers: BTreeMap<String, bool> =
         names.iter().map(|name| (name.clone(), false)).collect();
     let end = Instant::now() + PATIENCE;
@@ -199,36 +174,39 @@ pub(crate) fn resolve(names: BTreeSet<String>) -> BTreeMap<String, bool> {
     answers
 }
 
+impl Doctor<'_> {
+    pub(crate) fn host_findings(&self, module: &RsyncdModule) -> Vec<Finding> {
+        const HOSTS: [&str; 2] = ["hosts allow", "hosts deny"];
+        let value = |module: &RsyncdModule, parameter| {
+            module.with_name(module.get(parameter).unwrap_or_default())
+        };
+        let place = |parameter| module.place_of(parameter).to_string();
+        let [allow, deny] = HOSTS.map(|parameter| value(module, parameter));
+        let looks_up = |module: &RsyncdModule| module.boolean("forward lookup", true) == Some(true);
+        let all = || -> BTreeSet<String> {
+            let modules = self.conf.modules.iter().filter(|one| looks_up(one));
+            let values = modules.flat_map(|one| HOSTS.map(|parameter| value(one, parameter)));
+            values.flat_map(|value| names(&value).collect::<Vec<_>>()).collect()
+        };
+        let none = BTreeMap::new();
+        let resolves = match looks_up(module) && !(allow.is_empty() && deny.is_empty()) {
+            true => self.hosts.get_or_init(|| resolve(all())),
+            false => &none,
+        };
+        let mut found = match allow.is_empty() {
+            true => denial(&place("hosts deny"), &deny).into_iter().collect(),
+            false => findings(&place("hosts allow"), &allow, &deny, resolves),
+        };
+        if !denied(&deny).0 {
+            found.extend(deny_findings(&place("hosts deny"), &deny, resolves));
+        }
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_word_is_what_rsync_takes_it_for() {
-        for (word, expected) in [
-            ("192.0.2.17", Host::Example),
-            ("192.0.2.0/24", Host::Example),
-            ("198.51.100.1", Host::Example),
-            ("203.0.113.9/255.255.255.0", Host::Example),
-            ("2001:db8::1", Host::Example),
-            ("2001:db8:1::/48", Host::Example),
-            ("192.0.3.17", Host::Other),
-            ("10.0.0.0/8", Host::Other),
-            ("2001:db9::1", Host::Other),
-            ("*", Host::Other),
-            ("10.0.0.0/255.0.0.0", Host::Other),
-            ("127.0.0.1/0", Host::Other),
-            ("2001:db9::/64", Host::Other),
-            ("fe80::1%eth0", Host::Other),
-            ("*.example.org", Host::Other),
-            ("@laptops", Host::Other),
-            ("10.1", Host::Other),
-            ("laptop", Host::Name("laptop".to_string())),
-            ("laptop.example.org", Host::Name("laptop.example.org".to_string())),
-        ] {
-            assert_eq!(read(word.as_bytes()), expected, "{word}");
-        }
-    }
 
     #[test]
     fn an_example_warns_and_a_name_without_address_is_unknown() {
@@ -253,10 +231,36 @@ mod tests {
             ("127.0.0.1/x", "", &[Critical]),
             ("127.0.0.1/", "", &[Critical]),
             ("127.0.0.0/8 *.lan *", "", &[]),
+            ("127.5/16", "", &[Critical]),
+            ("127.5/16 127.0.0.1", "", &[Warning]),
+            ("127.5/16 [::1]", "10.0.0.1", &[Warning, Warning]),
+            ("127.0.0. [::1]", "0.0.0.0/0", &[Critical, Critical]),
+            ("ALL", "", &[Critical]),
+            ("ALL %NET%", "", &[Warning, Severity::Ok]),
         ] {
             let found = findings("c:1", allow.as_bytes(), deny.as_bytes(), &BTreeMap::new());
             let levels: Vec<Severity> = found.iter().map(|finding| finding.level).collect();
             assert_eq!(levels, expected, "{allow} {deny}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_keeps_all_clients_out_is_named() {
+        let resolves = BTreeMap::from([("gone".to_string(), false), ("here".to_string(), true)]);
+        for (deny, all, unknown) in [
+            ("*", Some("no client in"), 0),
+            ("0.0.0.0/0", Some("IPv4"), 0),
+            ("0.0.0.0/0.0.0.0 ::/0", Some("no client in"), 0),
+            ("::/0", None, 0),
+            ("0.0.0.0", None, 0),
+            ("10.0.0.0/8 *.lan", None, 0),
+            ("here", None, 0),
+            ("here gone", None, 1),
+        ] {
+            let found = denial("c:1", deny.as_bytes());
+            assert_eq!(found.is_some(), all.is_some(), "{deny}");
+            assert!(found.is_none_or(|it| it.message.contains(all.unwrap_or_default())), "{deny}");
+            assert_eq!(deny_findings("c:1", deny.as_bytes(), &resolves).len(), unknown, "{deny}");
         }
     }
 

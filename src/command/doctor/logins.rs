@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::auth_users::{UserAccess, UserRule, wildcard};
+use crate::config::rsyncd_module::{RsyncdModule, has_variable};
 use crate::tell::escape::{escape, escape_path, shell_path};
 
 /// What a secrets file holds, without the passwords.
@@ -49,7 +50,11 @@ pub(crate) enum Secrets {
 /// What is known of the logins of a module.
 #[derive(Debug)]
 pub(crate) struct LoginFacts<'a> {
-    pub(crate) rules: Vec<UserRule<'a>>,
+    pub(crate) rules: Vec<UserRule>,
+    /// `read only` of the module; none if it is not certain.
+    pub(crate) is_read_only: Option<bool>,
+    /// Place and value of an `auth digest`, escaped, that rsync does not know.
+    pub(crate) unknown_digest: Option<(String, String)>,
     /// File and line of `auth users`.
     pub(crate) users_place: String,
     /// File and line of `secrets file`, or of the module.
@@ -68,6 +73,61 @@ pub(crate) fn findings(facts: &LoginFacts) -> Vec<Finding> {
     if facts.rules.is_empty() || !facts.rules.iter().any(|rule| may_log_in(&rule)) {
         return Vec::new();
     }
+    let mut found = secrets_findings(facts);
+    found.extend(hidden_rules(facts));
+    found.extend(facts.unknown_digest.as_ref().map(|(place, digest)| {
+        let message = format!(
+            "{place}: rsync knows no `auth digest = {digest}`, so no user can log in; write one of \
+             {}, or take it out",
+            DIGESTS.join(", ")
+        );
+        Finding::new(FindingId::AuthUsers, Severity::Critical, message)
+    }));
+    found
+}
+
+/// The digests that rsync 3.5 can ask clients for.
+const DIGESTS: [&str; 5] = ["sha512", "sha256", "sha1", "md5", "md4"];
+
+pub(crate) fn unknown_digest(module: &RsyncdModule) -> Option<(String, String)> {
+    let value =
+        module.get("auth digest").filter(|value| !value.is_empty() && !has_variable(value))?;
+    let is_known = DIGESTS.iter().any(|known| value.eq_ignore_ascii_case(known.as_bytes()));
+    (!is_known).then(|| (module.place_of("auth digest").to_string(), escape(value)))
+}
+
+/// Rules that give their users more than an earlier one, which counts instead.
+fn hidden_rules(facts: &LoginFacts) -> Vec<Finding> {
+    let rank = |rule: &UserRule| match rule.access {
+        UserAccess::Denied => Some(0),
+        UserAccess::ReadOnly => Some(1),
+        UserAccess::ReadWrite => Some(2),
+        UserAccess::AsModule => facts.is_read_only.map(|is_so| if is_so { 1 } else { 2 }),
+    };
+    let rules: Vec<&UserRule> =
+        facts.rules.iter().take_while(|it| !it.who.starts_with(b"#")).collect();
+    let finding = |(number, rule): (usize, &&UserRule)| {
+        let first = rules[..number].iter().find(|earlier| earlier.hides(rule))?;
+        let (given, meant) = rank(first).zip(rank(rule)).filter(|(given, meant)| given < meant)?;
+        let effect = match (given, meant) {
+            (0, _) => "cannot log in",
+            _ => "may only read",
+        };
+        let message = format!(
+            "{}: `{rule}` of `auth users` never counts, since `{}` stands before it and the first \
+             rule for a user counts, so {} {effect}; move `{rule}` to the front",
+            facts.users_place,
+            first.shown(),
+            escape(&rule.who),
+            rule = rule.shown(),
+        );
+        Some(Finding::new(FindingId::AuthUsers, Severity::Critical, message))
+    };
+    rules.iter().enumerate().filter_map(finding).collect()
+}
+
+/// What is wrong with the secrets file, or with its lines.
+fn secrets_findings(facts: &LoginFacts) -> Vec<Finding> {
     let path = escape_path(facts.secrets_path);
     let critical =
         |message: String| Finding::new(FindingId::SecretsFile, Severity::Critical, message);
@@ -129,21 +189,30 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
     let mut found = Vec::new();
     // What follows is meant as a comment, and told as such.
     let rules = facts.rules.iter().take_while(|rule| !rule.who.starts_with(b"#"));
-    for rule in rules.filter(|rule| rule.access != UserAccess::Denied) {
+    for (number, rule) in rules.enumerate().filter(|(_, rule)| rule.access != UserAccess::Denied) {
+        // Such a rule never counts, or has been told with the one before it.
+        if facts.rules[..number].iter().any(|earlier| earlier.hides(rule)) {
+            continue;
+        }
+        if rule.is_unclear() {
+            let why = format!("{}: for which users `{}` is", facts.users_place, rule.shown());
+            found.push(Finding::cannot_tell(FindingId::AuthUsers, why));
+            continue;
+        }
         if rule.is_group() {
             let why = format!(
                 "{}: who is in the group {}, and so who of them has a line in {path}",
                 facts.users_place,
-                escape(rule.who)
+                escape(&rule.who)
             );
             found.push(Finding::cannot_tell(FindingId::AuthUsers, why));
             continue;
         }
-        let has_line = |user: &Vec<u8>| wildcard(rule.who, user).unwrap_or(true);
+        let has_line = |user: &Vec<u8>| wildcard(&rule.who, user).unwrap_or(true);
         if file.users.iter().any(has_line) {
             continue;
         }
-        let who = escape(rule.who);
+        let who = escape(&rule.who);
         let message = match rule.is_name() {
             true => format!(
                 "{}: {path} has no line for user {who} of `auth users`, who therefore cannot log \
@@ -166,13 +235,15 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn rule(who: &str, access: UserAccess) -> UserRule<'_> {
-        UserRule { who: who.as_bytes(), access }
+    fn rule(who: &str, access: UserAccess) -> UserRule {
+        UserRule { who: who.as_bytes().to_vec(), access }
     }
 
     fn worst(rules: &[UserRule], secrets: Secrets, strict: bool, root: bool) -> Option<FindingId> {
         let facts = LoginFacts {
             rules: rules.to_vec(),
+            is_read_only: Some(false),
+            unknown_digest: None,
             users_place: "c:1".to_string(),
             secrets_place: "c:2".to_string(),
             secrets_path: Path::new("/etc/rsyncd.secrets"),
@@ -196,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_user_who_cannot_log_in_is_named() {
-        use UserAccess::{AsModule, Denied, ReadWrite};
+        use UserAccess::{AsModule, Denied, ReadOnly, ReadWrite};
         let file = |text: &str, mode, owner| {
             Secrets::Read(SecretsFile::parse(text.as_bytes(), mode, owner))
         };
@@ -210,7 +281,13 @@ mod tests {
             (&laptop, Secrets::Missing, false, true, secrets),
             (&laptop, Secrets::Unclear("x".to_string()), true, true, None),
             (&laptop, Secrets::NoFile, true, true, secrets),
-            (&[laptop[0], rule("#", AsModule), rule("work", AsModule)], good(), true, true, None),
+            (
+                &[laptop[0].clone(), rule("#", AsModule), rule("work", AsModule)],
+                good(),
+                true,
+                true,
+                None,
+            ),
             (&laptop, file("laptop:x\n", 0o100644, 0), true, true, secrets),
             (&laptop, file("laptop:x\n", 0o100602, 0), true, true, secrets),
             (&laptop, file("laptop:x\n", 0o100644, 0), false, true, None),
@@ -223,6 +300,12 @@ mod tests {
             (&[rule("la[pq]top", ReadWrite)], good(), true, true, None),
             (&[rule("@staff", ReadWrite)], file("", 0o100600, 0), true, true, None),
             (&[rule("x", Denied), rule("*", AsModule)], good(), true, true, None),
+            (&[rule("*", Denied), rule("laptop", AsModule)], good(), true, true, users),
+            (&[rule("laptop", ReadOnly), rule("laptop", AsModule)], good(), true, true, users),
+            (&[rule("laptop", ReadWrite), rule("*", ReadOnly)], good(), true, true, None),
+            (&[rule("*", ReadWrite), rule("laptop", ReadOnly)], good(), true, true, None),
+            (&[rule("%WHO%", AsModule)], good(), true, true, None),
+            (&[rule("%WHO%", Denied), rule("laptop", AsModule)], good(), true, true, None),
         ] {
             assert_eq!(worst(rules, given.clone(), strict, root), expected, "{rules:?} {given:?}");
         }

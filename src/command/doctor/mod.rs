@@ -6,42 +6,41 @@
 //! compared with this one, and what needs another user's rights is tried by the [`prober`]. What
 //! cannot be known is no mistake: it is a finding without a level, which only `--verbose` shows.
 
+mod access;
 mod accounts;
 pub(crate) mod daemon;
+mod daemon_user;
 mod directory;
 mod files;
+mod filters;
 mod hook_policy;
 pub(crate) mod hooks;
+mod host_word;
 mod hosts;
+mod identity;
 mod logins;
-mod owner;
 pub(crate) mod prober;
 mod programs;
 mod restore_modules;
 pub(crate) mod roots;
 mod server;
+mod startup;
 pub(crate) mod writing;
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::command::doctor::accounts::{Account, NoAccount};
 use crate::command::doctor::daemon::DaemonFacts;
-use crate::command::doctor::directory::RightFacts;
+use crate::command::doctor::daemon_user::DaemonUser;
 use crate::command::doctor::hooks::{EARLY, ModuleHooks};
-use crate::command::doctor::logins::{LoginFacts, Secrets, SecretsFile};
-use crate::command::doctor::owner::OwnerFacts;
-use crate::command::doctor::prober::{Prober, WriteTrial};
+use crate::command::doctor::logins::Secrets;
+use crate::command::doctor::prober::Prober;
 use crate::command::doctor::programs::Programs;
 use crate::command::doctor::roots::{PlannedRoot, PlannedRoots};
 use crate::command::doctor::writing::WritingFacts;
 use crate::command::finding::Finding;
-use crate::config::auth_users;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::hook_policy::{POST_XFER, PRE_XFER};
 use crate::config::rsyncd_conf::RsyncdConf;
@@ -51,7 +50,6 @@ use crate::decide::path_index::PathIndex;
 use crate::engine::responsiveness::is_responsive;
 use crate::module::root_location::remembered_root;
 use crate::module::target::Target;
-use crate::store::layout::PRIVATE;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
@@ -63,6 +61,8 @@ pub(crate) struct Doctor<'a> {
     programs: Programs<'a>,
     prober: &'a RefCell<Option<Prober>>,
     daemon: OnceCell<Option<DaemonFacts>>,
+    /// As whom it serves modules, by their names.
+    daemon_users: RefCell<BTreeMap<Vec<u8>, Option<DaemonUser>>>,
     /// The mounts of the daemon and of this process.
     mounts: OnceCell<Option<(String, String)>>,
     planned: OnceCell<PlannedRoots>,
@@ -84,6 +84,7 @@ impl<'a> Doctor<'a> {
             programs: Programs::new(settings),
             prober,
             daemon: OnceCell::new(),
+            daemon_users: RefCell::default(),
             mounts: OnceCell::new(),
             planned: OnceCell::new(),
             known_roots: OnceCell::new(),
@@ -127,14 +128,17 @@ impl<'a> Doctor<'a> {
         found.extend(self.missing_restore_hooks(module, &hooks));
         // Without any hook the module is no matter of this program.
         if is_ours || has_history {
-            found.extend(logins::findings(&self.logins(module)));
-            found.extend(self.hosts(module));
+            found.extend(self.login_findings(module));
+            found.extend(self.host_findings(module));
+            found.extend(filters::findings(module));
             found.extend(directory::quoted_path(module));
             found.extend(directory::unexpanded_path(module));
             if hooks.is_writable {
                 found.extend(files::findings(module));
             }
             found.extend(directory::chroot_finding(module));
+            found.extend(self.identity_findings(module));
+            found.extend(self.access_findings(module));
         }
         found
     }
@@ -144,7 +148,7 @@ impl<'a> Doctor<'a> {
         if offers_only_reading(module) || !self.concerns(module) {
             return Vec::new();
         }
-        let mut found: Vec<Finding> = self.rights(module, target).into_iter().collect();
+        let mut found = self.rights(module, target);
         found.extend(self.shared_root(module, target));
         found.extend(self.daemon_mounts(target));
         found
@@ -162,7 +166,10 @@ impl<'a> Doctor<'a> {
             return format!("{text}: {remedy}");
         }
         let root = remembered_root(&self.settings.memory, &path);
-        let make = directory::how_to_make(&path, accounts::of(module).ok().as_ref());
+        let user = self.daemon_user(module);
+        let account = accounts::of(module, user.as_ref()).ok();
+        let is_root = user.is_none_or(|user| user.is_root());
+        let make = directory::how_to_make(&path, account.as_ref(), is_root);
         directory::missing(&text, self.only_shows(module), root.as_deref(), make)
     }
 
@@ -186,19 +193,6 @@ impl<'a> Doctor<'a> {
         is_read_only && offers_only_reading(module) && is_meant
     }
 
-    /// The finding about a history that only another user can look at.
-    pub(crate) fn seen_by_other(&self, target: &Target) -> Option<Finding> {
-        let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.uid());
-        let facts = OwnerFacts {
-            own: nix::unistd::geteuid().as_raw(),
-            daemon: self.daemon().map(|daemon| daemon.uid),
-            conf: owner(&self.settings.rsyncd_conf),
-            root: owner(&target.root_path),
-            private: owner(&target.root_path.join(PRIVATE)),
-        };
-        owner::finding(facts, &target.command("check", ""))
-    }
-
     /// Whether the file system of `path` has hard links, if that can be tried.
     pub(crate) fn has_links(&self, path: &Path) -> Option<bool> {
         self.prober.borrow_mut().as_mut()?.has_links(path)
@@ -212,10 +206,18 @@ impl<'a> Doctor<'a> {
     fn planned(&self) -> &PlannedRoots {
         let gets_snapshots =
             |module: &RsyncdModule| self.programs.hook(module, POST_XFER).is_ours();
-        let template = |module: &RsyncdModule| {
-            self.settings.of_configured(module).policy(Some(&module.name)).snapshot_root
-        };
+        let template = |module: &RsyncdModule| self.root_template(module);
         self.planned.get_or_init(|| PlannedRoots::of(self.conf, gets_snapshots, template))
+    }
+
+    /// `snapshot_root` of a module.
+    fn root_template(&self, module: &RsyncdModule) -> Option<String> {
+        self.settings.of_configured(module).policy(Some(&module.name)).snapshot_root
+    }
+
+    /// Where the snapshots of a module belong by the text of the configuration.
+    fn planned_root(&self, module: &RsyncdModule, directory: &Path) -> Option<PathBuf> {
+        roots::planned_root(&module.name, directory, self.root_template(module))
     }
 
     fn writing(&self, module: &RsyncdModule, has_history: bool) -> WritingFacts {
@@ -247,40 +249,6 @@ impl<'a> Doctor<'a> {
         }
     }
 
-    fn logins<'m>(&self, module: &'m RsyncdModule) -> LoginFacts<'m> {
-        let value = module.get("secrets file").unwrap_or_default();
-        let path = Path::new(OsStr::from_bytes(value));
-        let rules: Vec<_> = auth_users::rules(module).collect();
-        let is_jailed = module.get("daemon chroot").is_some_and(|chroot| !chroot.is_empty());
-        let secrets = if rules.is_empty() || value.is_empty() {
-            Secrets::Unset
-        } else if is_jailed || value.contains(&b'%') || !path.is_absolute() {
-            Secrets::Unclear("its path depends on the daemon".to_string())
-        } else {
-            self.secrets
-                .borrow_mut()
-                .entry(path.to_path_buf())
-                .or_insert_with(|| read(path))
-                .clone()
-        };
-        LoginFacts {
-            rules,
-            users_place: module.place_of("auth users").to_string(),
-            secrets_place: module.place_of("secrets file").to_string(),
-            secrets_path: path,
-            secrets,
-            is_strict: module.boolean("strict modes", true),
-            daemon_is_root: self.daemon_is_root(),
-        }
-    }
-
-    fn daemon_is_root(&self) -> Option<bool> {
-        match self.daemon() {
-            Some(daemon) => Some(daemon.is_root()),
-            None => nix::unistd::geteuid().is_root().then_some(true),
-        }
-    }
-
     fn daemon(&self) -> Option<&DaemonFacts> {
         let file = &self.settings.rsyncd_conf;
         let find = || {
@@ -288,55 +256,6 @@ impl<'a> Doctor<'a> {
             daemon::find(file, file == Path::new(RSYNCD_CONF), prober.as_mut())
         };
         self.daemon.get_or_init(find).as_ref()
-    }
-
-    fn hosts(&self, module: &RsyncdModule) -> Vec<Finding> {
-        let denied = hosts::denial(module);
-        let Some(setting) = module.setting("hosts allow").filter(|one| !one.value.is_empty())
-        else {
-            return denied.into_iter().collect();
-        };
-        let looks_up = |module: &RsyncdModule| module.boolean("forward lookup", true) == Some(true);
-        let all = || -> BTreeSet<String> {
-            let modules = self.conf.modules.iter().filter(|one| looks_up(one));
-            let values = modules.filter_map(|one| one.get("hosts allow"));
-            values.flat_map(hosts::names).collect()
-        };
-        let none = BTreeMap::new();
-        let resolves = match looks_up(module) {
-            true => self.hosts.get_or_init(|| hosts::resolve(all())),
-            false => &none,
-        };
-        let deny = module.get("hosts deny").unwrap_or_default();
-        hosts::findings(&setting.place.to_string(), &setting.value, deny, resolves)
-    }
-
-    fn rights(&self, module: &RsyncdModule, target: &Target) -> Option<Finding> {
-        let account = match self.daemon() {
-            Some(daemon) if !daemon.is_root() => Err(NoAccount::Unclear(format!(
-                "the daemon (process {}) runs as user {}, so whether it can write into {}",
-                daemon.pid,
-                daemon.uid,
-                escape_path(&target.module_path)
-            ))),
-            _ => accounts::of(module),
-        };
-        let found = fs::metadata(&target.module_path).ok()?;
-        let trial = |account: &Account| {
-            let mut prober = self.prober.borrow_mut();
-            let prober = prober.as_mut()?;
-            Some(prober.can_write(&target.module_path, account.uid, &account.gids))
-        };
-        let trial = account.as_ref().ok().and_then(trial).unwrap_or(WriteTrial::Unknown);
-        directory::right_finding(&RightFacts {
-            place: module.place_of("uid").to_string(),
-            has_uid: module.get("uid").is_some_and(|uid| !uid.is_empty()),
-            directory: &target.module_path,
-            owner: (found.uid(), found.gid(), found.mode()),
-            account: account.as_ref(),
-            trial,
-            has_history: target.is_registered(),
-        })
     }
 
     fn shared_root(&self, module: &RsyncdModule, target: &Target) -> Option<Finding> {
@@ -373,26 +292,5 @@ impl<'a> Doctor<'a> {
         // The daemon is looked for with the prober, before it is borrowed here.
         self.daemon()?;
         self.mounts.get_or_init(read).as_ref()
-    }
-}
-
-fn read(path: &Path) -> Secrets {
-    if !is_responsive(path) {
-        return Secrets::Unclear("its file system does not answer".to_string());
-    }
-    let read = || {
-        let found = fs::metadata(path)?;
-        Ok((fs::read(path)?, found))
-    };
-    match read() {
-        Ok((text, found)) => Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid())),
-        Err(error) => {
-            let error: std::io::Error = error;
-            match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Secrets::Missing,
-                Some(libc::EISDIR) => Secrets::NoFile,
-                _ => Secrets::Unclear(error.to_string()),
-            }
-        }
     }
 }

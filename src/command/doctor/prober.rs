@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use nix::fcntl::{AtFlags, OFlag, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{
     AccessFlags, Gid, Uid, faccessat, getegid, geteuid, setegid, seteuid, setgroups,
@@ -59,6 +59,8 @@ const KEPT: CapabilitySet = CapabilitySet::SETUID
 enum Question {
     /// Whether a user with these groups can make files in the directory.
     Write { path: String, uid: u32, gids: Vec<u32> },
+    /// Whether a user with these groups can use a path, on which each directory has to let it in.
+    Use { path: String, uid: u32, gids: Vec<u32>, how: PathUse },
     /// Whether the file system of the directory has hard links.
     Links { path: String },
     /// The mounts that a process sees, as the kernel lists them.
@@ -69,6 +71,18 @@ enum Question {
     RunsNoHooks { pid: u32 },
     /// How many bytes the children of a process have written.
     Written { pid: u32 },
+}
+
+/// What a path is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PathUse {
+    Read,
+    /// Read and write.
+    Write,
+    /// Make files in a directory.
+    WriteIn,
+    /// Execute a file, or enter a directory.
+    Execute,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,6 +137,22 @@ impl Prober {
     pub(crate) fn can_write(&mut self, path: &Path, uid: u32, gids: &[u32]) -> WriteTrial {
         let path = escape_path(path);
         match self.ask(&Question::Write { path, uid, gids: gids.to_vec() }) {
+            Answer::Yes => WriteTrial::Can,
+            Answer::Refused(errno) => WriteTrial::Cannot(errno),
+            _ => WriteTrial::Unknown,
+        }
+    }
+
+    /// Whether a user with these groups can use the path.
+    pub(crate) fn can_use(
+        &mut self,
+        path: &Path,
+        uid: u32,
+        gids: &[u32],
+        how: PathUse,
+    ) -> WriteTrial {
+        let path = escape_path(path);
+        match self.ask(&Question::Use { path, uid, gids: gids.to_vec(), how }) {
             Answer::Yes => WriteTrial::Can,
             Answer::Refused(errno) => WriteTrial::Cannot(errno),
             _ => WriteTrial::Unknown,
@@ -242,6 +272,9 @@ fn tried(question: &Question) -> Answer {
         Question::Write { path, uid, gids } => {
             path_of(path).map_or(Answer::Unknown, |path| try_to_write(&path, *uid, gids))
         }
+        Question::Use { path, uid, gids, how } => {
+            path_of(path).map_or(Answer::Unknown, |path| try_to_use(&path, *uid, gids, *how))
+        }
         Question::Links { path } => {
             path_of(path).map_or(Answer::Unknown, |path| try_to_link(&path))
         }
@@ -280,7 +313,32 @@ fn is_set(variables: &[u8], name: &str) -> bool {
 fn try_to_write(path: &Path, uid: u32, gids: &[u32]) -> Answer {
     const FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
     let Ok(directory) = open(path, FLAGS, Mode::empty()) else { return Answer::Unknown };
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    as_user(uid, gids, || faccessat(directory.as_fd(), c".", wanted, AtFlags::AT_EACCESS))
+}
+
+/// The user finds the whole way to the path.
+fn try_to_use(path: &Path, uid: u32, gids: &[u32], how: PathUse) -> Answer {
+    let wanted = match how {
+        PathUse::Read => AccessFlags::R_OK,
+        PathUse::Write => AccessFlags::R_OK | AccessFlags::W_OK,
+        PathUse::WriteIn => AccessFlags::W_OK | AccessFlags::X_OK,
+        PathUse::Execute => AccessFlags::X_OK,
+    };
+    as_user(uid, gids, || faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS))
+}
+
+/// The answer of a trial with the rights of a user, which are this process's own or replace them
+/// for the time of the trial.
+fn as_user(uid: u32, gids: &[u32], attempt: impl FnOnce() -> nix::Result<()>) -> Answer {
+    let answer = |tried: nix::Result<()>| match tried {
+        Ok(()) => Answer::Yes,
+        Err(errno) => Answer::Refused(errno as i32),
+    };
     let (own_uid, own_gid) = (geteuid(), getegid());
+    if uid == own_uid.as_raw() && !own_uid.is_root() {
+        return answer(attempt());
+    }
     let groups: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
     let Some(first) = groups.first() else { return Answer::Unknown };
     // An ordinary user may not, and then nothing has to be taken back.
@@ -288,16 +346,7 @@ fn try_to_write(path: &Path, uid: u32, gids: &[u32]) -> Answer {
         return Answer::Unknown;
     }
     let became = setegid(*first).and_then(|()| seteuid(Uid::from_raw(uid)));
-    let answer = match became {
-        Err(_) => Answer::Unknown,
-        Ok(()) => {
-            let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
-            match faccessat(directory.as_fd(), c".", wanted, AtFlags::AT_EACCESS) {
-                Ok(()) => Answer::Yes,
-                Err(errno) => Answer::Refused(errno as i32),
-            }
-        }
-    };
+    let answer = became.map_or(Answer::Unknown, |()| answer(attempt()));
     let returned = seteuid(own_uid).and_then(|()| setegid(own_gid)).and_then(|()| setgroups(&[]));
     // With another user's rights, no further answer would be true.
     if returned.is_err() {

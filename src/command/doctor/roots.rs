@@ -45,10 +45,7 @@ impl PlannedRoots {
     ) -> Self {
         let planned = |module: &RsyncdModule| {
             let directory = module.path().ok()?;
-            let root = match template(module) {
-                Some(template) => filled(&template, Some(&module.name)).ok()?,
-                None => parent_of(&directory).ok()?,
-            };
+            let root = planned_root(&module.name, &directory, template(module))?;
             Some(PlannedRoot { module: module.name.clone(), directory, root })
         };
         let writable = conf.modules.iter().filter(|module| !offers_only_reading(module));
@@ -81,6 +78,18 @@ impl FromIterator<PlannedRoot> for PlannedRoots {
         let directories = all.map(|one| (one.directory.clone(), one.module.clone())).collect();
         let roots = by_root.keys().map(|root| (root.clone(), ())).collect();
         PlannedRoots { by_root, roots, directories }
+    }
+}
+
+/// The root of a module by the text of the configuration. `template`: its `snapshot_root`.
+pub(crate) fn planned_root(
+    module: &[u8],
+    directory: &Path,
+    template: Option<String>,
+) -> Option<PathBuf> {
+    match template {
+        Some(template) => filled(&template, Some(module)).ok(),
+        None => parent_of(directory).ok(),
     }
 }
 

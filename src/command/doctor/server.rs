@@ -32,10 +32,9 @@ impl Doctor<'_> {
         let mut found = ignored_lines(modules);
         found.extend(misread_values(&hooked));
         found.extend(without_timeout(&hooked));
+        // Each module has the lines of the whole daemon.
+        found.extend(hooked.first().into_iter().flat_map(|module| self.startup_findings(module)));
         let modules = ServedModules {
-            use_chroot: hooked
-                .iter()
-                .any(|module| module.boolean("use chroot", false) == Some(true)),
             detach: hooked.iter().any(|module| self.hooks(module).post.detaches()),
             ended_with_23,
         };
