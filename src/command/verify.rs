@@ -48,7 +48,8 @@ pub(crate) fn run(
         let is_damaged = verified.is_damaged();
         let view = VerifyView::new(target, &verified, repaired.as_ref());
         let is_well = !is_damaged && !is_incomplete && repaired.is_none();
-        if !json && !(is_well && context.is_quiet()) {
+        let is_silent = json || is_well && context.is_quiet();
+        if !is_silent {
             print(&view.to_text(target))?;
         }
         views.push(view);
