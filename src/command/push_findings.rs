@@ -8,6 +8,7 @@ use crate::config::policy_value::key_text;
 use crate::config::settings::POLICY_FILE;
 use crate::decide::duration_text::roughly;
 use crate::decide::push_history::FailedEnd;
+use crate::decide::push_job::RestoreInPlace;
 use crate::decide::pushes_without_snapshot::{
     PUSHES_WITHOUT_SNAPSHOT_LIMIT, PushesWithoutSnapshot,
 };
@@ -218,17 +219,18 @@ fn as_complete(target: &Target, status: i32) -> String {
     format!("write `snapshot_on_exit = {statuses:?}` in [{table}] of {}", escape_path(file))
 }
 
-/// The command that repeats a restore in place; the snapshot and the paths are escaped.
-fn restore_again(target: &Target, snapshot: &str, paths: &[&str]) -> String {
+/// The command that repeats a restore in place.
+fn restore_again(target: &Target, restore: &RestoreInPlace) -> String {
     let bytes = |text: &str| unescape(text).unwrap_or_else(|| text.as_bytes().to_vec());
     let word = |path: &&str| match bytes(path) {
         path if path.is_empty() => ".".to_string(),
         path if path.starts_with(b"-") => shell_word(&[b"./", &path[..]].concat()),
         path => shell_word(&path),
     };
-    let paths: Vec<String> = paths.iter().map(word).collect();
-    let snapshot = shell_word(&bytes(snapshot));
-    target.command("restore", &format!("{snapshot} {} --in-place", paths.join(" ")))
+    let paths: Vec<String> = restore.paths.iter().map(word).collect();
+    let snapshot = shell_word(&bytes(restore.snapshot));
+    let overwrite = if restore.overwrites { " --overwrite" } else { "" };
+    target.command("restore", &format!("{snapshot} {} --in-place{overwrite}", paths.join(" ")))
 }
 
 /// How long a failed push may wait for its client to repeat it before `check` says more about it.
@@ -251,8 +253,8 @@ pub(crate) fn torn_module(
     let requests = torn.requests();
     let restores: Vec<String> = torn
         .restores()
-        .into_iter()
-        .map(|(snapshot, paths)| format!("`{}`", restore_again(target, snapshot, &paths)))
+        .iter()
+        .map(|restore| format!("`{}`", restore_again(target, restore)))
         .collect();
     let are_restores = restores.len() == requests.len();
     let again = match torn.status {

@@ -54,27 +54,43 @@ impl PushJob {
 const SNAPSHOT: &str = "snapshot=";
 const ONLY: &str = "only=";
 
+/// What the options of a restore begin with that replaces newer files.
+const OVERWRITE: &str = "overwrite ";
+
+/// A restore in place, as a job tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreInPlace<'a> {
+    /// The snapshot's name, escaped.
+    pub snapshot: &'a str,
+    /// The paths, escaped.
+    pub paths: Vec<&'a str>,
+    /// Newer files were to be replaced.
+    pub overwrites: bool,
+}
+
 /// Stands between the paths of a restore; an escaped path has no line break.
 const SEPARATOR: &str = "\n";
 
 impl PushJob {
     /// The job of a restore in place of `paths` from `snapshot`, all escaped; `place` holds them
     /// all. A push covers it that goes there or above and deletes what its client does not have,
-    /// and so does the same restore.
-    pub fn of_restore(snapshot: &str, place: String, paths: &[String]) -> Self {
+    /// and so does the same restore. One that `overwrites` can do what one that does not could not,
+    /// so that is part of no comparison, and only kept for the command that repeats it.
+    pub fn of_restore(snapshot: &str, place: String, paths: &[String], overwrites: bool) -> Self {
         let extending_options = ["delete", "recursive", TIMES].map(str::to_string).to_vec();
         let mut limiting_options = vec![format!("{SNAPSHOT}{snapshot}")];
         if paths.iter().any(|path| *path != place) {
             limiting_options.push(format!("{ONLY}{}", paths.join(SEPARATOR)));
         }
         limiting_options.sort();
-        let options_hash = limiting_options.join(" ");
+        let overwrite = if overwrites { OVERWRITE } else { "" };
+        let options_hash = format!("{overwrite}{}", limiting_options.join(" "));
         PushJob { destination: place, extending_options, limiting_options, options_hash }
     }
 
-    /// The snapshot and the paths of a restore in place, escaped; `None` if this is none, or an
-    /// earlier version wrote several paths, which cannot be told apart.
-    pub fn restored(&self) -> Option<(&str, Vec<&str>)> {
+    /// What a restore in place was to do; `None` if this is none, or an earlier version wrote
+    /// several paths, which cannot be told apart.
+    pub fn restored(&self) -> Option<RestoreInPlace<'_>> {
         let value = |begin| self.limiting_options.iter().find_map(|it| it.strip_prefix(begin));
         let snapshot = value(SNAPSHOT)?;
         let paths = match value(ONLY) {
@@ -82,7 +98,8 @@ impl PushJob {
             Some(only) => only.split(SEPARATOR).collect(),
             None => vec![self.destination.as_str()],
         };
-        Some((snapshot, paths))
+        let overwrites = self.options_hash.starts_with(OVERWRITE);
+        Some(RestoreInPlace { snapshot, paths, overwrites })
     }
 }
 
@@ -178,7 +195,7 @@ mod tests {
             paths.iter().map(|path| (*path).to_string()).collect()
         };
         let restore = |snapshot: &str, place: &str, paths: &[&str]| {
-            PushJob::of_restore(snapshot, place.to_string(), &texts(paths))
+            PushJob::of_restore(snapshot, place.to_string(), &texts(paths), false)
         };
         let torn = restore("one", "home", &["home/a", "home/b"]);
         for (good, covers) in [
@@ -195,6 +212,16 @@ mod tests {
         ] {
             assert_eq!(good.covers(&torn), covers, "{good:?}");
         }
+        // Whether newer files are replaced is told, and compared with nothing.
+        let again = PushJob::of_restore("one", "home".to_string(), &texts(&["home/a"]), true);
+        let told = again.restored().expect("a restore");
+        assert_eq!(
+            (told.snapshot, &told.paths[..], told.overwrites),
+            ("one", &["home/a"][..], true)
+        );
+        let without = restore("one", "home", &["home/a"]);
+        assert!(without.covers(&again) && again.covers(&without));
+        assert!(!torn.restored().expect("a restore").overwrites);
         // A restore does not do what a client was to do.
         let push = job("home", &["delete", "links", "recursive", "times"], &[]);
         assert!(!restore("one", "", &[""]).covers(&push));

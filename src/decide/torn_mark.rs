@@ -24,6 +24,7 @@ use crate::decide::failed_push::{
     UnfinishedDirectories, UnfinishedDirectory, nanoseconds_of,
 };
 use crate::decide::fingerprint::Fingerprint;
+use crate::decide::push_job::RestoreInPlace;
 
 /// The client's name in the one entry that stands for all failed pushes beyond
 /// [`MAX_FAILED_PUSHES`].
@@ -91,8 +92,8 @@ impl TornMark {
         began.map_or(self.since, |began| began.min(self.since))
     }
 
-    /// The failed restores in place: the snapshot and the paths of each, escaped.
-    pub fn restores(&self) -> Vec<(&str, Vec<&str>)> {
+    /// The failed restores in place.
+    pub fn restores(&self) -> Vec<RestoreInPlace<'_>> {
         let of_restore = |failed: &&FailedPush| failed.client == RESTORE;
         let all = self.entries.iter().filter(of_restore);
         all.filter_map(|failed| failed.job.as_ref()?.restored()).collect()

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::decide::arguments::transfer_kind::TransferKind;
 use crate::decide::client::Client;
 use crate::decide::push_job::PushJob;
-use crate::decide::restore_paths::{RestorePath, common_place};
+use crate::decide::restore_paths::common_place;
 use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{AllowedSnapshot, PARTIAL_TRANSFER, Reporter};
 use crate::module::target::Target;
@@ -124,7 +124,7 @@ fn enter(session: Session, job: RestoreJob) -> Result<StoredEntry> {
     let entry = LedgerEntry {
         kind: TransferKind::Push,
         request: format!("{module}/{place}"),
-        job: Some(job_of(&job.source.name, place, job.paths)),
+        job: Some(job_of(job, place)),
         ..LedgerEntry::without_pre_xfer(Client::restore(), owner, clock)
     };
     ledger.begin(root, &entry, highest_marked(root))?;
@@ -132,8 +132,8 @@ fn enter(session: Session, job: RestoreJob) -> Result<StoredEntry> {
     stored.ok_or(Error::Bug("the restore that was entered in the ledger is not in it"))
 }
 
-fn job_of(snapshot: &str, place: String, paths: &[RestorePath]) -> PushJob {
-    let mut paths: Vec<String> = paths.iter().map(|path| escape(&path.bytes())).collect();
+fn job_of(job: RestoreJob, place: String) -> PushJob {
+    let mut paths: Vec<String> = job.paths.iter().map(|path| escape(&path.bytes())).collect();
     paths.sort();
-    PushJob::of_restore(snapshot, place, &paths)
+    PushJob::of_restore(&job.source.name, place, &paths, job.overwrites)
 }

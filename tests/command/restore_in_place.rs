@@ -160,6 +160,20 @@ fn a_killed_restore_tears_until_it_is_repeated() {
 }
 
 #[test]
+fn the_command_that_repeats_a_killed_restore_replaces_newer_files_again() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, name) = spoiled();
+    kill_half_way(&module, &name, &[".", "--overwrite"]);
+    module.run(&["snapshot", "data", "--due"]).exits(&[4]).says("torn");
+    let again = format!("restore data {name} . --in-place --overwrite");
+    module.run(&["check", "data"]).exits(&[1, 2]).says(&again);
+    in_place(&module, &name, &[".", "--overwrite"]).exits(&[0]);
+    assert_is_clean(&module);
+}
+
+#[test]
 fn a_push_that_covers_a_killed_restore_ends_the_torn_state() {
     if !have(&["strace", "rsync"]) {
         return;
