@@ -32,8 +32,9 @@ pub(crate) fn pin(
     json: bool,
 ) -> Result<Exit> {
     let what = Change { of: "snapshot", word: "pinned", json };
-    change(context, named, what, &visible, |root, name| {
-        pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;
+    change(context, named, what, &visible, |target, root, name| {
+        let pin = Pin::new(Clock::System.now(), reason);
+        pinning::pin(root, &target.policy.time_zone, name, pin)?;
         Ok(format!("{name} is pinned: it stays until `unpin`"))
     })
 }
@@ -47,7 +48,7 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
         Ok(by_names(State::read(root.private())?.pins.keys(), &target.policy.time_zone))
     };
     let what = Change { of: "pinned snapshot", word: "unpinned", json };
-    change(context, named, what, &pinned, |root, name| {
+    change(context, named, what, &pinned, |_, root, name| {
         pinning::unpin(root, name)?;
         Ok(match pinning::is_visible(root, name)? {
             true => format!("{name} is no longer pinned: it stays as long as the policy keeps it"),
@@ -62,7 +63,7 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
 /// As [`pin()`].
 pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
     let what = Change { of: "retired snapshot", word: "undeleted", json };
-    change(context, named, what, &retired, |root, name| {
+    change(context, named, what, &retired, |_, root, name| {
         retire::undelete(root, name, Clock::System.now())?;
         Ok(format!("{name} is back, and pinned: it stays until `unpin`"))
     })
@@ -101,13 +102,13 @@ fn change(
     named: ModuleAndSnapshots,
     what: Change,
     of: SnapshotsOf,
-    work: impl Fn(&SnapshotRoot, &str) -> Result<String>,
+    work: impl Fn(&Target, &SnapshotRoot, &str) -> Result<String>,
 ) -> Result<Exit> {
     let found = find_all(context, named, what.of, of)?;
     confine::to(found.iter().map(|(target, _)| target), context.write_scope);
     let mut views: Vec<ChangeView> = Vec::new();
     for (target, name) in &found {
-        let message = work(&target.open_root()?, name)?;
+        let message = work(target, &target.open_root()?, name)?;
         if !what.json {
             print_done(context, target, &message)?;
         }

@@ -114,10 +114,15 @@ pub(crate) fn release_unseen(context: &Context, released: Released) -> Result<Ex
 /// If the module, its inode log or its state cannot be used.
 pub(crate) fn release_damage(context: &Context, released: Released) -> Result<Exit> {
     release_each(context, released, |target| {
+        let was_damaged = State::read(target.look_at_root()?.private())?.damage.is_some();
         let accepted = commands::accept(target, &Clock::System)?;
         let files = match accepted.altered_inodes.len() {
-            0 if accepted.lacking.is_empty() => Some("nothing is altered".to_string()),
-            0 => None,
+            0 if !accepted.lacking.is_empty() => None,
+            0 if was_damaged => Some(
+                "the pause for damage is ended: nothing in the snapshots that are left is altered"
+                    .to_string(),
+            ),
+            0 => Some("nothing is altered".to_string()),
             count => Some(format!("{} accepted as found", counted(count, "altered file"))),
         };
         let lacking = accepted.lacking.iter().map(|one| format!("accepted that {}", one.text()));
@@ -131,11 +136,18 @@ pub(crate) fn release_damage(context: &Context, released: Released) -> Result<Ex
 /// If the module or its root cannot be used.
 pub(crate) fn release_vanished(context: &Context, released: Released) -> Result<Exit> {
     release_each(context, released, |target| {
-        let names = commands::accept_vanished(target, &Clock::System)?;
-        let names: Vec<String> = names.iter().map(|name| escape(name.as_bytes())).collect();
+        let gone = commands::accept_vanished(target, &Clock::System)?;
+        let names: Vec<String> = gone.iter().map(|name| escape(name.as_bytes())).collect();
         Ok(match names.as_slice() {
             [] => "no snapshot has vanished".to_string(),
-            names => format!("accepted as gone: {}", names.join(", ")),
+            shown => {
+                let pins = State::read(target.look_at_root()?.private())?.pins;
+                let pinned = gone.iter().zip(shown).filter(|(name, _)| pins.contains_key(*name));
+                let pinned = pinned.map(|(_, name)| {
+                    format!("; the pin of {name} stays until `{}`", target.command("unpin", name))
+                });
+                format!("accepted as gone: {}{}", shown.join(", "), pinned.collect::<String>())
+            }
         })
     })
 }

@@ -4,20 +4,22 @@ use nix::errno::Errno;
 
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
-use crate::store::dir::c_name;
+use crate::store::dir::{self, c_name};
+use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
+use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::syscalls::{is_gone, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// Pins the visible snapshot `name`. If it is pinned already, the new pin replaces the old one.
+/// Pins the visible snapshot `name`; `zone` is where names without a zone belong. If it is pinned already, the new pin replaces the old one.
 ///
 /// # Errors
 /// [`Error::Snapshot`] if there is no such snapshot.
-pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
+pub(crate) fn pin(root: &SnapshotRoot, zone: &Zone, name: &str, pin: Pin) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
     if !is_visible(root, name)? {
         return Err(Error::Snapshot {
@@ -27,16 +29,51 @@ pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
                      brings back",
         });
     }
+    record_adopted(root, zone, name)?;
     State::update_guarded(root.private(), &guard, |state| state.pins.insert(name.to_string(), pin))
         .map(drop)
 }
 
-/// Removes the pin of `name`, whether or not that snapshot still exists.
+/// Records the visible snapshot `name` as one of another program if it has no record, such as one
+/// that was moved away and back: without a record, nothing would tell that it vanished. The caller
+/// holds the state's short lock and pins the snapshot under it. So no run retires the snapshot
+/// meanwhile, and the record is never one without a tree.
+fn record_adopted(root: &SnapshotRoot, zone: &Zone, name: &str) -> Result<()> {
+    let Some(parsed) = SnapshotName::parse(name.as_bytes(), zone) else { return Ok(()) };
+    // On a network file system, a record may be there though it cannot be read yet.
+    if !root.is_registered() || root.may_list_late() {
+        return Ok(());
+    }
+    let records = root.subdir(Subdir::Records)?;
+    match Record::read(records.dir(), name) {
+        Ok(None) => {}
+        // One that cannot be read is left as it is.
+        Ok(Some(_)) | Err(_) => return Ok(()),
+    }
+    Record::adopted(parsed.time, parsed.grade).write_before_sync(records.dir(), name)?;
+    dir::sync(records.dir())
+}
+
+/// Removes the pin of `name`, whether or not that snapshot still exists. The snapshot before a
+/// large change stays pinned until the pause of the large-change guard is released: all messages
+/// about that pause name it as the one to restore from.
 ///
 /// # Errors
-/// [`Error::Snapshot`] if it is not pinned.
+/// [`Error::Snapshot`] if it is not pinned, or the large-change guard needs the pin.
 pub(crate) fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
+    let state = State::read(root.private())?;
+    let is_guarded = state.anomaly.is_some_and(|anomaly| anomaly.before == name);
+    if is_guarded && state.pins.contains_key(name) {
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!(
+                "{} stays pinned, as the last one before a push that changed most of the tree",
+                escape(name.as_bytes())
+            ),
+            remedy: "look at both, then run `release`, which removes that pin",
+        });
+    }
     let (_, pin) = State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
     let missing = || Error::Snapshot {
         root: root.label(),

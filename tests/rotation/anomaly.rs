@@ -59,6 +59,11 @@ fn rewriting_most_of_a_tree_pauses_expiry_until_release() {
     let check = module.server.run(&["check", "data"]).exits(&[2]);
     check.says("release");
 
+    // No command takes away what all messages about the pause name.
+    module.server.run(&["unpin", "data", &good]).exits(&[2]).says("run `release`");
+    let order = ["expire", "data", &good, "--below-min-keep", "--now"];
+    module.server.run(&order).exits(&[2]).says("stays").says("release");
+
     module.server.run(&["release", "data"]).exits(&[0]).says(&good);
     let check = module.server.run(&["check", "data"]).to_string();
     assert!(!check.contains("671"), "the last run's warning is over, too: {check}");
@@ -122,6 +127,20 @@ fn pins(module: &Simulated) -> Vec<String> {
     let state = module.state();
     let pins = state.get("pins").and_then(toml::Value::as_table);
     pins.map(|pins| pins.keys().cloned().collect()).unwrap_or_default()
+}
+
+#[test]
+fn a_pin_of_the_administrator_does_not_undo_that_of_the_guard() {
+    let module = large("");
+    let good = module.publish();
+    encrypt(&module.latest, 11);
+    module.pass(1);
+    module.run().exits(&[4]);
+    module.server.run(&["pin", "data", &good, "--reason", "mine"]).exits(&[0]);
+    module.server.run(&["unpin", "data", &good]).exits(&[2]).says("run `release`");
+    module.server.run(&["release", "data"]).exits(&[0]);
+    // It was the administrator's, and stays until it is taken off.
+    module.server.run(&["unpin", "data", &good]).exits(&[0]);
 }
 
 #[test]

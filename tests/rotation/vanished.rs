@@ -93,6 +93,28 @@ fn assert_quiet(module: &Module) {
 }
 
 #[test]
+fn what_came_back_and_was_pinned_is_missed_when_it_goes_again() {
+    for how in ["moved", "removed"] {
+        let (module, names) = history();
+        let (here, there) = (module.snapshot(&names[1]), module.directory.join("out"));
+        fs::rename(&here, &there).expect("moved");
+        module.run(&["release", NAME, "--vanished"]).exits(&[0]).says(&names[1]);
+        fs::rename(&there, &here).expect("moved back");
+        module.run(&["pin", NAME, &names[1], "--reason", "keep"]).exits(&[0]);
+        assert_quiet(&module);
+        match how {
+            "moved" => fs::rename(&here, &there).expect("moved"),
+            _ => remove(&module, &names[1]),
+        }
+        sleep(TICK);
+        assert_told(&module, &[&names[1]]);
+        let run = module.run(&["release", NAME, "--vanished"]).exits(&[0]);
+        run.says(&format!("accepted as gone: {}", names[1]));
+        assert_quiet(&module);
+    }
+}
+
+#[test]
 fn what_vanished_is_told_until_the_administrator_accepts_it() {
     for gone in [&[0][..], &[1], &[2], &[0, 2], &[0, 1, 2]] {
         let (module, names) = history();
