@@ -16,16 +16,15 @@ use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::expire_by_hand::{
-    self, ExpireOrder, ExpireOutcome, ExpireReport, ExpiredSnapshot, JudgedOrder, carry_out, judge,
-    would_free,
+    self, ExpireOrder, ExpireOutcome, ExpireReport, ExpiredSnapshot, JudgedOrder, carry_out,
+    half_removed, judge, would_free,
 };
-use crate::run::order::release_or_serve;
+use crate::run::order::{due_snapshot_failed, release_or_serve};
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::system::priority::lower_priority;
-use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
@@ -61,7 +60,8 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<Exit> {
     let visible_or_retired = |target: &Target, root: &SnapshotRoot| {
-        let all = [visible(target, root)?, retired(target, root)?].concat();
+        let half_removed = by_names(&half_removed(root)?, &target.policy.time_zone);
+        let all = [visible(target, root)?, retired(target, root)?, half_removed].concat();
         Ok(by_names(all.iter().map(|name| &name.text), &target.policy.time_zone))
     };
     let found = find_all(context, named, "snapshot", &visible_or_retired)?;
@@ -156,7 +156,7 @@ fn carry_out_all(modules: &[NamesOfModule], order: ExpireOrder) -> Result<Vec<Ex
         let mut report = carry_out(*session, judged, order)?;
         report.warnings.extend(queue_warning);
         if let Err(error) = release_or_serve(*session, lock)? {
-            report.warnings.push(format!("the snapshot that fell due meanwhile failed: {error}"));
+            report.warnings.push(due_snapshot_failed(&error));
         }
         views.push(ExpireView::new(session.target, judged, report, false));
     }
@@ -257,18 +257,21 @@ impl ExpireView {
 
     fn space(&self) -> Option<String> {
         let (bytes, entries) = (self.bytes_freed?, self.entries_freed?);
-        let what = if self.dry_run { "their removal would free" } else { "that freed" };
+        let what = if self.dry_run { "removing this would free" } else { "freed" };
         let unreadable = match self.unreadable.unwrap_or(0) {
             0 => String::new(),
             count => format!("; directories that could not be counted: {count}"),
         };
-        let entries = counted(usize::try_from(entries).unwrap_or(usize::MAX), "name");
+        let entries = match entries {
+            1 => "1 file or directory".to_string(),
+            count => format!("{count} files and directories"),
+        };
         let exact = if bytes_text(bytes).ends_with(" bytes") {
             String::new()
         } else {
             format!(" ({bytes} bytes)")
         };
-        Some(format!("{what} {}{exact} in {entries}{unreadable}", bytes_text(bytes)))
+        Some(format!("{what} {}{exact}, {entries}{unreadable}", bytes_text(bytes)))
     }
 }
 
@@ -283,7 +286,7 @@ fn word(outcome: ExpireOutcome) -> &'static str {
 }
 
 fn pause_warning(pause: &Pause, dry_run: bool) -> String {
-    let go = if dry_run { "would go" } else { "go" };
+    let expired = if dry_run { "would be expired" } else { "were expired" };
     let more = match pause {
         Pause::Damage(_) | Pause::Anomaly(_) => {
             "; look at them first: they may hold the last good state of files"
@@ -291,6 +294,7 @@ fn pause_warning(pause: &Pause, dry_run: bool) -> String {
         _ => "",
     };
     format!(
-        "expiry is paused, and the named snapshots {go} all the same, by your order{more}: {pause}"
+        "expiry is paused; the named snapshots {expired} all the same, because you named \
+         them{more}. The pause: {pause}"
     )
 }

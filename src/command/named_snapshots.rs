@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::command::snapshot_choice::means_snapshot;
+use crate::command::snapshot_choice::{means_snapshot, without_slashes};
 use crate::decide::name::SnapshotName;
 use crate::decide::snapshot_choice::{DayMeans, NoChoice, WordContext, choose_by_word};
 use crate::decide::zone::Zone;
@@ -92,7 +92,7 @@ pub(crate) fn by_names<'a>(
 }
 
 fn is_name(context: &Context, first: &OsStr) -> bool {
-    means_snapshot(context, first) || root_and_name(first).is_some()
+    means_snapshot(context, without_slashes(first)) || root_and_name(first).is_some()
 }
 
 /// The root and the name of a snapshot that is named by its path.
@@ -128,6 +128,12 @@ impl SnapshotSearch<'_> {
     /// The module that has the snapshot that `word` means, and the whole name of that. Without a
     /// module, exactly one module has to have it.
     fn find(&self, word: &OsStr) -> Result<(Target, String)> {
+        let word = without_slashes(word);
+        if word.is_empty() {
+            return Err(Error::Usage(
+                "a name is empty: name a snapshot; `list` shows them".to_string(),
+            ));
+        }
         let shown = escape(word.as_bytes());
         let (module, word) = match root_and_name(word) {
             Some((root, name)) => (Some(root.as_os_str()), name),

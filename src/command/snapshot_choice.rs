@@ -134,8 +134,8 @@ pub(crate) fn choose<'a>(
         }
         return Ok((pick(place, SnapshotWish::Word, name.as_ref())?, paths));
     }
-    if means_snapshot(context, first) {
-        return Ok((of_any_module(context, first)?, rest(1)));
+    if means_snapshot(context, without_slashes(first)) {
+        return Ok((of_any_module(context, without_slashes(first))?, rest(1)));
     }
     let Some(word) = arguments.get(1) else {
         return Err(Error::Usage(format!(
@@ -145,6 +145,14 @@ pub(crate) fn choose<'a>(
         )));
     };
     let place = one_place(context, first)?;
+    // The path of a snapshot in place of its name, and the name with a slash, as a shell adds it.
+    if let Some((root, name, inside)) = path_in_snapshot(word)
+        && root == place.root_path
+    {
+        let paths = rest(if inside { 1 } else { 2 });
+        return Ok((pick(place, SnapshotWish::Word, name.as_ref())?, paths));
+    }
+    let word = without_slashes(word);
     if !is_snapshot_word(word.as_bytes()) && !may_begin_name(word.as_bytes()) {
         return Err(Error::Usage(format!(
             "{} is no snapshot's name: after {} comes the name of a snapshot, or `{NEWEST}`; \
@@ -181,7 +189,7 @@ pub(crate) fn choose_beside(
                 escape_path(&chosen.root_path)
             )));
         }
-        None => word.to_os_string(),
+        None => without_slashes(word).to_os_string(),
     };
     let zone = match &chosen.target {
         Some(target) => target.policy.time_zone.clone(),
@@ -190,6 +198,13 @@ pub(crate) fn choose_beside(
     let root_path = chosen.root_path.clone();
     let place = Place { label: escape_path(&root_path), root_path, target: None, zone };
     pick(place, SnapshotWish::Word, &name)
+}
+
+/// A name without the slashes that a shell adds when it completes the name of a directory.
+pub(crate) fn without_slashes(word: &OsStr) -> &OsStr {
+    let bytes = word.as_bytes();
+    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    OsStr::from_bytes(&bytes[..end])
 }
 
 /// Whether the first of several arguments means a snapshot, and no module. What a name only begins

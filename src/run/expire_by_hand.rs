@@ -4,8 +4,8 @@
 //! mistake is told at once, and again under the locks of all roots that it names. Only then is the
 //! first snapshot touched. From there on each goes as in rotation ([`retire`]): it is retired as a
 //! whole, after a last look at its readers and pins, and only a retired one is removed. So an order
-//! that is killed half-way leaves each named snapshot visible, retired, or gone, and it can be
-//! given again.
+//! that is killed half-way leaves each named snapshot visible, retired, half removed in staging, or
+//! gone, and it can be given again.
 
 use chrono::{DateTime, Utc};
 
@@ -21,7 +21,8 @@ use crate::run::rotate::{ExaminedRoot, examine};
 use crate::run::run_lock::RunLock;
 use crate::run::session::{Session, lease_terms};
 use crate::run::vanished::{self, retired_names};
-use crate::store::dir::c_name;
+use crate::store::clean_up::clear_staging;
+use crate::store::dir::{c_name, names_in};
 use crate::store::layout::Subdir;
 use crate::store::leases::Leases;
 use crate::store::pinning::is_visible;
@@ -63,6 +64,8 @@ pub(crate) struct NamedSnapshot {
     pub name: String,
     pub is_visible: bool,
     pub is_retired: bool,
+    /// Whether a run that was killed had begun to remove it.
+    pub is_half_removed: bool,
     /// When it was retired, if it was and that is known.
     pub retired: Option<DateTime<Utc>>,
 }
@@ -102,7 +105,7 @@ impl ExpireReport {
         let named = judged.named.iter().map(|one| ExpiredSnapshot {
             name: one.name.clone(),
             outcome: match one.is_visible {
-                _ if order.now => ExpireOutcome::Removed,
+                _ if order.now || one.is_half_removed => ExpireOutcome::Removed,
                 true => ExpireOutcome::Retired,
                 false => ExpireOutcome::WasRetired,
             },
@@ -124,7 +127,7 @@ pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Res
     }
     let now = clock.now();
     let ExaminedRoot { list, state, decision } = examine(target, root, now, Some(clock.reading()))?;
-    let retired = retired_names(root)?;
+    let (retired, half_removed) = (retired_names(root)?, half_removed(root)?);
     let snapshots: Vec<Snapshot> =
         decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
     let named: Vec<NamedSnapshot> = names
@@ -133,6 +136,7 @@ pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Res
             name: (*name).to_string(),
             is_visible: snapshots.iter().any(|snapshot| snapshot.name == *name),
             is_retired: retired.iter().any(|retired| retired == name),
+            is_half_removed: half_removed.iter().any(|staged| staged == name),
             retired: state
                 .retired
                 .get(*name)
@@ -160,13 +164,14 @@ pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Res
         below_min_keep: order.below_min_keep,
         now,
     };
-    let gone = named.iter().filter(|one| !one.is_visible && !one.is_retired);
-    let gone = gone.map(|one| format!("{} is there no longer", one.name));
+    let is_gone = |one: &&NamedSnapshot| !one.is_visible && !one.is_retired && !one.is_half_removed;
+    let gone = named.iter().filter(is_gone);
+    let gone = gone.map(|one| format!("{} no longer exists", one.name));
     let doubled = named.iter().filter(|one| one.is_visible && one.is_retired && !order.now);
     let doubled = doubled.map(|one| {
         format!(
-            "{} stays: a retired snapshot of that name can still be brought back; `--now` removes \
-             both",
+            "{} stays: a retired snapshot has the same name, so this one cannot be retired; \
+             `--now` removes both",
             one.name
         )
     });
@@ -181,6 +186,18 @@ pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Res
             refusals.join("; ")
         ))),
     }
+}
+
+/// The snapshots that a run was removing, or making into another one, when it was killed. While
+/// another run works on the root, that run's are among them.
+///
+/// # Errors
+/// If they cannot be read.
+pub(crate) fn half_removed(root: &SnapshotRoot) -> Result<Vec<String>> {
+    if !root.is_registered() {
+        return Ok(Vec::new());
+    }
+    names_in(root.subdir(Subdir::Staging)?.dir())
 }
 
 /// The named snapshots that cannot be removed as a whole, with what is in the way.
@@ -233,6 +250,9 @@ pub(crate) fn carry_out(
     let left_before = unremovable::names(root);
     // Counted now, while all of it is there.
     let usage = if order.now { would_free(root, judged, None)? } else { None };
+    if judged.named.iter().any(|one| one.is_half_removed) {
+        report.errors.extend(clear_staging(root).err());
+    }
     if order.now {
         // A snapshot cannot be retired as long as a retired one has its name.
         let retired = names_of(&|one| one.is_retired);

@@ -128,7 +128,7 @@ fn now_removes_at_once_and_says_what_that_freed() {
     }
     assert_consistent(&module, &[OLD[3], &newest], &[]);
     let run = module.run(&["expire", "--now", NAME, OLD[3]]).exits(&[0]);
-    run.says("is removed for good").says("that freed ").says(" bytes) in 3 names");
+    run.says("is removed for good").says("freed ").says(" bytes), 3 files and directories");
     assert_consistent(&module, &[&newest], &[]);
 }
 
@@ -226,7 +226,7 @@ fn an_order_holds_while_expiry_is_paused_and_says_so() {
     module
         .run(&["expire", NAME, OLD[1]])
         .exits(&[4])
-        .says("expiry is paused, and the named snapshots go all the same")
+        .says("expiry is paused; the named snapshots were expired all the same")
         .says("state.toml was damaged");
     assert_eq!(module.retired(), [OLD[1]]);
     module.run(&["rotate", NAME, "--confirm"]).exits(&[0, 4]);
@@ -300,12 +300,34 @@ fn names_of_several_modules_go_together_or_not_at_all() {
 }
 
 #[test]
+fn an_order_that_was_killed_while_it_removed_can_be_repeated() {
+    for now in [&["--now"][..], &[]] {
+        let (module, newest) = history();
+        // The removal begins with a rename into staging, and then the record goes.
+        let staged = module.private("staging").join(OLD[1]);
+        fs::rename(module.snapshot(OLD[1]), &staged).expect("renamed");
+        fs::remove_file(module.private("records").join(format!("{}.toml", OLD[1])))
+            .expect("removed");
+        let order = [&["expire", NAME, OLD[1]][..], now].concat();
+        let run = module.run(&[&order[..], &["-n"]].concat()).exits(&[0]);
+        run.says("2021-01-01T00-00-00Z would be removed for good");
+        assert!(staged.is_dir());
+        module.run(&order).exits(&[0]).says("2021-01-01T00-00-00Z is removed for good");
+        assert!(!staged.exists());
+        assert_consistent(&module, &[OLD[0], OLD[2], OLD[3], &newest], &[]);
+        module.run(&order).exits(&[2]).says("has no snapshot 2021-01-01T00-00-00Z");
+        module.run(&["expire", NAME, ""]).exits(&[2]).says("a name is empty");
+        module.run(&["pin", NAME, &format!("{}/", OLD[2])]).exits(&[0]).says(OLD[2]);
+    }
+}
+
+#[test]
 fn two_snapshots_of_one_name_go_only_together() {
     let (module, newest) = history();
     module.run(&["expire", NAME, OLD[1]]).exits(&[0]);
     module.make_old_snapshot(OLD[1]);
     let run = module.run(&["expire", NAME, OLD[1]]).exits(&[2]);
-    run.says("a retired snapshot of that name can still be brought back").says("--now");
+    run.says("a retired snapshot has the same name").says("--now");
     assert_eq!(module.retired(), [OLD[1]]);
     module.run(&["expire", NAME, OLD[1], "--now"]).exits(&[0]);
     assert_consistent(&module, &[OLD[0], OLD[2], OLD[3], &newest], &[]);
