@@ -70,8 +70,8 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
     let mut restored = restored;
     if restored.run_error.is_none() {
         let entries = restored.is_exact().then_some(restored.written.entries);
-        let damage = known_damage::of_restore(&source.root_path, &source.name, &paths, entries);
-        damage.into_iter().for_each(|error| restored.damage.note(error));
+        let damage = &mut restored.damage;
+        known_damage::of_restore(&source, &paths, entries, &mut |error| damage.note(error));
     }
     finish(context, &RestoreView::new(&chosen, &destination, &restored, options), &restored, json)
 }
@@ -131,6 +131,8 @@ fn try_in_place(job: RestoreJob, target: &Target, on_step: OnStep) -> Result<Res
 fn restore_in_place(job: RestoreJob, target: &Target, context: &Context) -> Result<Restored> {
     // A run that takes a snapshot begins the records anew, and pauses expiry.
     if !target.is_registered() {
+        // A user who may not read the records is told that.
+        target.look_at_root()?;
         return Err(Error::Root {
             path: escape_path(&target.root_path),
             problem: format!("has no records of the module {}", target.label()),
@@ -160,10 +162,7 @@ fn take_lease(job: RestoreJob, root: Option<&Result<SnapshotRoot>>) -> Option<Le
         Some(Err(error)) => error.to_string(),
         None => "its module is not known here".to_string(),
     };
-    log::info!(
-        "nothing keeps {name} from expiring while it is read; if it does, this restore fails and \
-         says so: {why}"
-    );
+    log::info!("no lease on {name}: {why}. If it expires during the restore, the restore fails");
     None
 }
 
@@ -192,10 +191,10 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
     }
     if restored.munged_links > 0 && !view.in_place {
         log::warn!(
-            "symbolic links that begin with /rsyncd-munged/: {}; rsyncd stores links so in a \
-             module without chroot, and takes that away again when a client downloads them: \
-             restore them by rsync through a restore module, or find them with `find DIR -type l \
-             -lname '/rsyncd-munged/*'`",
+            "symbolic links that begin with /rsyncd-munged/: {}; rsyncd adds that prefix in a \
+             module without chroot, and removes it on download. Restore these links by rsync \
+             through a restore module, or find them with `find DIR -type l -lname \
+             '/rsyncd-munged/*'`",
             restored.munged_links
         );
     }

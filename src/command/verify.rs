@@ -130,13 +130,16 @@ impl RepairView {
     }
 }
 
-/// A snapshot from which another program removed entries.
+/// A snapshot from which another program removed entries, or to which it added some.
 #[derive(Serialize)]
 struct LackingView {
     snapshot: String,
     entries: u64,
     lacks: u64,
+    added: u64,
     first: Vec<String>,
+    #[serde(skip)]
+    text: String,
 }
 
 #[derive(Serialize)]
@@ -179,11 +182,11 @@ impl VerifyView {
         let label = &target.label();
         let mut text =
             self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
-        for LackingView { snapshot, lacks, entries, first } in &self.lacking {
+        for LackingView { text: differs, lacks, added, first, .. } in &self.lacking {
             let named =
                 if first.is_empty() { String::new() } else { format!(": {}", first.join(", ")) };
-            let more = if !first.is_empty() && (first.len() as u64) < *lacks { " ..." } else { "" };
-            text += &format!("{snapshot} lacks {lacks} of {entries} entries{named}{more}\n");
+            let is_more = !first.is_empty() && (first.len() as u64) < lacks + added;
+            text += &format!("{differs}{named}{}\n", if is_more { " ..." } else { "" });
         }
         for AlteredView { path, changes, snapshots } in &self.altered {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
@@ -225,10 +228,14 @@ impl VerifyView {
             0 => match self.damaged_snapshots {
                 0 => "none altered".to_string(),
                 count => {
-                    format!(
-                        "none altered, but entries are missing in {}",
-                        counted(count, "snapshot")
-                    )
+                    let has_lost = self.lacking.iter().any(|one| one.lacks > 0);
+                    let has_gained = self.lacking.iter().any(|one| one.added > 0);
+                    let what = match (has_lost, has_gained) {
+                        (true, true) => "are missing in or were added to",
+                        (false, true) => "were added to",
+                        _ => "are missing in",
+                    };
+                    format!("none altered, but entries {what} {}", counted(count, "snapshot"))
                 }
             },
             count => format!(
@@ -286,6 +293,8 @@ impl LackingView {
             snapshot: lacking.name.clone(),
             entries: lacking.recorded,
             lacks: lacking.lacks,
+            added: lacking.added,
+            text: lacking.text(),
             first: lacking.first.iter().map(|path| escape(path)).collect(),
         }
     }

@@ -234,9 +234,17 @@ pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
     older.or(recorded.first()).map(|(_, what)| what)
 }
 
+/// What is recorded of an access time, in seconds since 1970: the time itself if a client may have
+/// set it, and otherwise the change time. rsync sends access times in whole seconds. A program that
+/// only reads a file leaves the kernel's time, which has nanoseconds wherever the file system keeps
+/// them. So a file that was read once is no file whose access time a client has set.
+pub fn settable_access_seconds(accessed: FileTime, changed: FileTime) -> i64 {
+    if accessed.nanoseconds == 0 { accessed.seconds } else { changed.seconds }
+}
+
 /// Whether a client may have set the access time of a file, as `rsync --atimes` does, which moves
-/// the change time, too. A program that reads a file leaves an access time that is about the change
-/// time, or later.
+/// the change time, too. Both times are those of [`settable_access_seconds`]. A program that reads
+/// a file leaves an access time that is about the change time, or later.
 pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: FileTime) -> bool {
     const READING_SECONDS: i64 = 60;
     was_seconds != is_seconds && is_seconds < touched.seconds.saturating_sub(READING_SECONDS)
@@ -266,9 +274,10 @@ impl NameSum {
 
 /// Whether an inode whose change time moved between two readings of its names was written to,
 /// rather than linked or unlinked. If it had no name before, or has none after, it was renamed or
-/// removed.
-pub fn is_in_place(before: NameSum, after: NameSum) -> bool {
-    before.count > 0 && before == after
+/// removed. If it had none at either time, but has one in an `older` tree, no client could reach it
+/// in the module: then neither was there a name that it could have removed.
+pub fn is_in_place(before: NameSum, after: NameSum, older: NameSum) -> bool {
+    before == after && before.count.max(older.count) > 0
 }
 
 /// Which of the moments in `began` is the last before `time`, as an index. `began` holds the
@@ -289,9 +298,10 @@ pub struct Damage {
     pub since: DateTime<Utc>,
     /// How many files were altered.
     pub files: u64,
-    /// How many snapshots contain them, or lack entries.
+    /// How many snapshots contain them, or lack entries or have more.
     pub snapshots: u64,
-    /// The first of the files, escaped; then the snapshots that lack entries, and how many.
+    /// The first of the files, escaped; then the snapshots that lack entries or have more, and how
+    /// many.
     pub first: Vec<String>,
 }
 
@@ -304,8 +314,8 @@ impl fmt::Display for Damage {
         if *files == 0 {
             return write!(
                 f,
-                "since {since} it is known that another program removed entries from {snapshots} \
-                 snapshot{}, the first: {shown}; run `verify` to see all of it, or `release \
+                "since {since} it is known that another program removed or added entries in \
+                 {snapshots} snapshot{}, the first: {shown}; run `verify` to see all of it, or `release \
                  --damage` to accept it",
                 plural(*snapshots),
             );
@@ -423,14 +433,24 @@ mod tests {
     }
 
     #[test]
+    fn only_an_access_time_in_whole_seconds_can_be_one_of_rsync() {
+        let at = |seconds, nanoseconds| FileTime { seconds, nanoseconds };
+        assert_eq!(settable_access_seconds(at(10, 0), at(1_000, 7)), 10);
+        let read = settable_access_seconds(at(20, 5), at(1_000, 7));
+        assert!(!is_access_time_set(10, read, at(1_000, 7)), "it was read, and written to later");
+    }
+
+    #[test]
     fn only_equal_names_show_that_a_file_was_written_to() {
         let names = |hashes: &[u64]| {
             let mut names = NameSum::default();
             hashes.iter().for_each(|hash| names.add(*hash));
             names
         };
-        assert!(is_in_place(names(&[7]), names(&[7])));
-        assert!(is_in_place(names(&[7, 9]), names(&[9, 7])));
+        let none = NameSum::default();
+        assert!(is_in_place(names(&[7]), names(&[7]), none));
+        assert!(is_in_place(names(&[7, 9]), names(&[9, 7]), none));
+        assert!(is_in_place(none, none, names(&[7])), "only older snapshots have it");
         for (before, after) in [
             (&[7][..], &[8][..]),
             (&[7, 9], &[7]),
@@ -439,7 +459,7 @@ mod tests {
             (&[], &[7]),
             (&[], &[]),
         ] {
-            assert!(!is_in_place(names(before), names(after)), "{before:?} {after:?}");
+            assert!(!is_in_place(names(before), names(after), none), "{before:?} {after:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Whether a snapshot lacks entries: another program removed some of them, as an `rm -r` does that
-//! is broken off or names a directory in a snapshot.
+//! is broken off or names a directory in a snapshot. Or it has more: another program added some.
 //!
-//! The record of a snapshot has the number of its entries. Links that were removed move the change
+//! The record of a snapshot has the number of its entries. As many added ones as removed ones are
+//! not noticed. Links that were removed move the change
 //! times of files that other snapshots share, which otherwise shows a write in place. So a change
 //! time is no sign of a write if a snapshot that lacks entries may have held the file, has it under
 //! fewer names than another tree, and was last changed no earlier.
@@ -27,6 +28,14 @@ pub fn lacked(recorded: Option<u64>, found: TreeCount, is_covered: bool) -> Opti
     (lacked > 0 && found.unreadable == 0 && !is_covered).then_some(lacked)
 }
 
+/// How many entries a snapshot has more than its record; `None` if it has no more, or that cannot be
+/// told. The arguments are those of [`lacked`]. A record of no entries is that of an earlier version.
+pub fn added(recorded: Option<u64>, found: TreeCount, is_covered: bool) -> Option<u64> {
+    let recorded = recorded.filter(|recorded| *recorded > 0)?;
+    let added = found.entries.saturating_sub(recorded);
+    (added > 0 && found.unreadable == 0 && !is_covered).then_some(added)
+}
+
 /// The links that a snapshot has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostLinks {
@@ -39,13 +48,13 @@ pub struct LostLinks {
 impl LostLinks {
     /// Whether a link of a file was lost at `at_ns`. `linked_ns`: when a run first linked the file,
     /// if that is known; `here`: its names in the snapshot; `others`: those in the trees before and
-    /// after that time, of which the snapshot itself may be one.
+    /// after that time and in older ones, of which the snapshot itself may be one.
     pub fn explain(
         &self,
         at_ns: i64,
         linked_ns: Option<i64>,
         here: NameSum,
-        others: [NameSum; 2],
+        others: [NameSum; 3],
     ) -> bool {
         (self.began_ns..=self.last_change_ns).contains(&at_ns)
             && linked_ns.is_none_or(|linked| linked <= self.began_ns)
@@ -58,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fewer_entries_than_recorded_are_a_loss_where_all_were_seen() {
+    fn other_counts_than_recorded_are_told_where_all_was_seen() {
         let found = |entries, unreadable| TreeCount { entries, unreadable, last_change_ns: 0 };
         for (recorded, found, is_covered, expected) in [
             (Some(21), found(19, 0), false, Some(2)),
@@ -70,6 +79,17 @@ mod tests {
         ] {
             assert_eq!(lacked(recorded, found, is_covered), expected, "{recorded:?} {found:?}");
         }
+        for (recorded, found, is_covered, expected) in [
+            (Some(21), found(22, 0), false, Some(1)),
+            (Some(21), found(21, 0), false, None),
+            (Some(21), found(20, 0), false, None),
+            (Some(21), found(22, 1), false, None),
+            (Some(21), found(22, 0), true, None),
+            (Some(0), found(22, 0), false, None),
+            (None, found(22, 0), false, None),
+        ] {
+            assert_eq!(added(recorded, found, is_covered), expected, "{recorded:?} {found:?}");
+        }
     }
 
     #[test]
@@ -78,13 +98,14 @@ mod tests {
         let (mut one, none) = (NameSum::default(), NameSum::default());
         one.add(7);
         for (at, linked, names, expected) in [
-            (20, Some(10), (none, [one, one]), true),
-            (20, Some(10), (none, [none, one]), true),
-            (10, None, (none, [one, one]), true),
-            (21, Some(10), (none, [one, one]), false),
-            (9, Some(10), (none, [one, one]), false),
-            (15, Some(11), (none, [one, one]), false),
-            (15, Some(10), (one, [one, one]), false),
+            (20, Some(10), (none, [one, one, none]), true),
+            (20, Some(10), (none, [none, one, none]), true),
+            (10, None, (none, [one, one, none]), true),
+            (15, Some(10), (none, [none, none, one]), true),
+            (21, Some(10), (none, [one, one, none]), false),
+            (9, Some(10), (none, [one, one, none]), false),
+            (15, Some(11), (none, [one, one, none]), false),
+            (15, Some(10), (one, [one, one, one]), false),
         ] {
             let found = lost.explain(at, linked, names.0, names.1);
             assert_eq!(found, expected, "{at} {linked:?} {names:?}");

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
-use crate::decide::damage::{FileTime, InodeAttributes, InodeXattrs};
+use crate::decide::damage::{FileTime, InodeAttributes, InodeXattrs, settable_access_seconds};
 use crate::engine::attributes::path_of_entry;
 use crate::system::identity::SysResult;
 use crate::system::mounts;
@@ -38,6 +38,7 @@ pub struct Inode {
     /// Time of birth, nanoseconds since 1970; 0 if the file system has none.
     pub birth_ns: i64,
     pub changed: FileTime,
+    /// As [`settable_access_seconds`] has it.
     pub accessed_seconds: i64,
     pub links: u64,
     pub attributes: InodeAttributes,
@@ -102,7 +103,7 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<In
         number: statx.stx_ino,
         birth_ns: if is_born { moment(statx.stx_btime).as_ns() } else { 0 },
         changed: moment(statx.stx_ctime),
-        accessed_seconds: statx.stx_atime.tv_sec,
+        accessed_seconds: settable_access_seconds(moment(statx.stx_atime), moment(statx.stx_ctime)),
         links: statx.stx_nlink.into(),
         attributes: InodeAttributes {
             mode: statx.stx_mode.into(),
@@ -132,7 +133,10 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult
         number: stat.st_ino.into(),
         birth_ns: 0,
         changed: moment(stat.st_ctime, stat.st_ctime_nsec),
-        accessed_seconds: stat.st_atime,
+        accessed_seconds: settable_access_seconds(
+            moment(stat.st_atime, stat.st_atime_nsec),
+            moment(stat.st_ctime, stat.st_ctime_nsec),
+        ),
         links: stat.st_nlink as u64,
         attributes: InodeAttributes {
             mode: stat.st_mode,

@@ -1,8 +1,8 @@
 //! Walks a tree and visits each name with its inode number; it opens only directories.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -11,7 +11,9 @@ use nix::sys::stat::FileStat;
 use crate::decide::damage::FileTime;
 use crate::decide::lacking::TreeCount;
 use crate::engine::descent::{Descent, DescentStart};
-use crate::engine::walk::{Subtree, VisitedFile, Visitor, walk_into};
+use crate::engine::walk::{Subtree, VisitedFile, Visitor, walk_from_here, walk_into};
+use crate::system::identity::SysResult;
+use crate::system::syscalls::stat_entry;
 use crate::tell::error::Error;
 
 /// One name of an inode that is no directory.
@@ -67,6 +69,42 @@ pub(crate) fn walk_counting(
     // The directory of the tree itself was entered as well.
     visitor.count.entries = visitor.count.entries.saturating_sub(1);
     visitor.count
+}
+
+/// Visits what the `names` lead to in a tree: a file, or every name in a directory. The visited paths
+/// begin with these names. Without names, that is the whole tree.
+///
+/// # Errors
+/// If the directory that it is in cannot be entered.
+pub(crate) fn walk_at(
+    start: DescentStart,
+    names: &[CString],
+    visit: &mut dyn FnMut(&InodeName),
+) -> SysResult<()> {
+    let mut descent = Descent::new(start)?;
+    let (last, above) = match names.split_last() {
+        Some((last, above)) => (Some(last), above),
+        None => (None, names),
+    };
+    for name in above {
+        descent.enter(name)?;
+    }
+    let mut visitor = InodeVisitor { skip: 0, count: TreeCount::default(), visit };
+    let Some(last) = last else {
+        // This visitor ends no walk early.
+        let _ = walk_from_here(&mut descent, &mut visitor);
+        return Ok(());
+    };
+    let directory = descent.directory()?;
+    let stat = stat_entry(directory.as_fd(), last)?;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        let _ = walk_into(&mut descent, last, &mut visitor);
+    } else {
+        let (directory, inode) = (directory.as_fd(), stat.st_ino);
+        let name = InodeName { directory, name: last, inode, descent: &descent, skip: 0 };
+        (visitor.visit)(&name);
+    }
+    Ok(())
 }
 
 struct InodeVisitor<'a> {

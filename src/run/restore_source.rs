@@ -97,6 +97,12 @@ impl SnapshotSource {
         }
     }
 
+    /// Whether `path` is a directory.
+    pub(crate) fn has_directory(&self, path: &RestorePath) -> bool {
+        let content = RestorePath { is_content: true, ..path.clone() };
+        self.check_path(&content).is_ok()
+    }
+
     /// Why `path` is not restored: `name` in the current directory is not what it should be.
     fn explain(
         &self,
@@ -110,7 +116,11 @@ impl SnapshotSource {
         let problem = match cause {
             Errno::ENOENT => match path.text() == at {
                 true => format!("the snapshot {} has no {at}", self.name),
-                false => format!("the snapshot {} has no {at}, so no {}", self.name, path.text()),
+                false => format!(
+                    "the snapshot {} does not contain {}: it has no {at}",
+                    self.name,
+                    path.text()
+                ),
             },
             Errno::ENOTDIR | Errno::ELOOP => {
                 match parent.and_then(|parent| readlinkat(parent.as_fd(), name)) {
@@ -119,7 +129,7 @@ impl SnapshotSource {
                         self.name,
                         escape_path(Path::new(&target))
                     ),
-                    Err(_) => format!("in the snapshot {}, {at} is no directory", self.name),
+                    Err(_) => format!("in the snapshot {}, {at} is not a directory", self.name),
                 }
             }
             cause => return descent.error("read", Some(name), cause),
@@ -127,8 +137,8 @@ impl SnapshotSource {
         Error::Snapshot {
             root: escape_path(&self.root_path),
             problem,
-            remedy: "nothing was restored: name a path that is in it, from the module's directory \
-                     on",
+            remedy: "nothing was restored: name a path that is in it; paths are relative to the \
+                     module's directory",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `damage.toml`: which files of which snapshots a verification found altered, for a restore that
-//! reads them.
+//! `damage.toml`: which files of which snapshots a verification found altered, and which snapshots
+//! lack entries, for a restore that reads them.
 //!
 //! The state says whether there is damage. The verification writes this file first and the state
 //! after it, so a crash in between leaves a file that counts for nothing, or the old pair.
@@ -20,6 +20,16 @@ pub(crate) struct DamageList {
     pub(crate) is_cut: bool,
     #[serde(default, rename = "file", skip_serializing_if = "Vec::is_empty")]
     pub(crate) files: Vec<DamagedFile>,
+    #[serde(default, rename = "entries", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) entries: Vec<DifferingEntries>,
+}
+
+/// A snapshot that has fewer or more entries than recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DifferingEntries {
+    pub(crate) snapshot: String,
+    /// How its entries differ, as text that begins with its name.
+    pub(crate) text: String,
 }
 
 /// A file that was altered.
@@ -35,8 +45,13 @@ pub(crate) struct DamagedFile {
 
 impl DamageList {
     /// Replaces the list.
-    pub(crate) fn write(private: Dir, files: Vec<DamagedFile>, is_cut: bool) -> Result<()> {
-        let list = DamageList { format: FORMAT, is_cut, files };
+    pub(crate) fn write(
+        private: Dir,
+        files: Vec<DamagedFile>,
+        is_cut: bool,
+        entries: Vec<DifferingEntries>,
+    ) -> Result<()> {
+        let list = DamageList { format: FORMAT, is_cut, files, entries };
         dir::write_drafted(private, DAMAGE_FILE, &to_toml(&list, private)?)
     }
 

@@ -176,20 +176,9 @@ pub enum Error {
          them: run `verify` to see them"
     )]
     OtherDamage(String),
-    /// A snapshot was restored that lacks entries.
-    #[error(
-        "{snapshot} lacks {lacks} of {entries} entries that it had when it was taken, since \
-         another program removed them: run `verify` to see them, and restore them from another \
-         snapshot"
-    )]
-    Lacking {
-        /// The snapshot.
-        snapshot: String,
-        /// How many entries it lacks.
-        lacks: u64,
-        /// How many it had.
-        entries: u64,
-    },
+    /// A snapshot was restored that has fewer or more entries than when it was taken.
+    #[error("{0}")]
+    EntriesDiffer(String),
     /// Entries at the destination are in the way of a restore.
     #[error("{problem}; nothing was restored: {remedy}")]
     InTheWay {
@@ -351,7 +340,7 @@ impl Error {
             | Error::SnapshotChanged { .. }
             | Error::AlteredInSnapshot { .. }
             | Error::OtherDamage(_)
-            | Error::Lacking { .. }
+            | Error::EntriesDiffer(_)
             | Error::InTheWay { .. }
             | Error::Bug(_) => Exit::Failed,
             Error::Environment { .. }
@@ -391,6 +380,9 @@ fn hint(operation: &str, cause: &io::Error) -> &'static str {
         }
         Some(libc::ENOSPC) => " (free space or inodes; existing snapshots were not touched)",
         Some(libc::EDQUOT) => " (raise the quota; existing snapshots were not touched)",
+        Some(libc::EPERM) if operation.ends_with("device") => {
+            " (to make a device needs CAP_MKNOD: restore it as root)"
+        }
         Some(libc::EPERM) => {
             " (an immutable or append-only flag, or fs.protected_hardlinks for a user without \
              CAP_FOWNER)"

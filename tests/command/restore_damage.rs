@@ -3,11 +3,11 @@
 
 use crate::support;
 
-use std::fs;
+use std::fs::{self, FileTimes};
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use support::module::{Module, NAME};
@@ -167,4 +167,121 @@ fn a_link_that_a_reader_adds_is_no_alarm() {
     // What is written through such a link is told by its size or time.
     fs::write(outside.join("a"), "other content").expect("written");
     assert_eq!(verify(&module).1["altered"][0]["path"], "a");
+}
+
+/// Writes to a file at equal size, modification time and access time, as a program does that hides
+/// it.
+fn rewrite_unseen(path: &std::path::Path, accessed: SystemTime) {
+    let before = fs::metadata(path).expect("the file").modified().expect("a time");
+    let mut file = fs::OpenOptions::new().write(true).open(path).expect("open");
+    file.write_all(b"X").expect("written");
+    file.set_times(FileTimes::new().set_accessed(accessed).set_modified(before)).expect("times");
+    drop(file);
+    sleep(TICK);
+}
+
+#[test]
+fn a_write_to_a_file_that_was_read_since_it_was_linked_is_seen() {
+    let (module, names) = history();
+    let hour_ago = SystemTime::now() - Duration::from_secs(3_600);
+    let seconds = hour_ago.duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
+    let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    // The kernel's time of a reading has nanoseconds; rsync sets one in whole seconds.
+    rewrite_unseen(&module.latest.join("b"), whole + Duration::from_nanos(123_456_789));
+    rewrite_unseen(&module.latest.join("sub/d"), whole);
+    let (status, json) = verify(&module);
+    assert_eq!((status, &json["altered_files"]), (1, &1.into()), "{json:#}");
+    assert_eq!(json["altered"][0]["path"], "b", "{json:#}");
+    assert_eq!(json["altered"][0]["snapshots"], serde_json::json!(names));
+    // The next snapshot links the file again, and its records keep the evidence.
+    tree::write(&module.latest.join("n"), "more");
+    module.run_hook().exits(&[0, 4]);
+    assert_eq!(verify(&module).1["altered"][0]["path"], "b", "{json:#}");
+}
+
+#[test]
+fn a_write_to_what_only_older_snapshots_have_is_seen() {
+    for number in [0, 1] {
+        let (module, names) = history();
+        let path = module.snapshot(&names[number]).join("n");
+        let accessed = fs::metadata(&path).expect("the file").accessed().expect("a time");
+        rewrite_unseen(&path, accessed);
+        let (status, json) = verify(&module);
+        assert_eq!((status, &json["altered_files"]), (1, &1.into()), "{json:#}");
+        assert_eq!(json["altered"][0]["path"], "n", "{json:#}");
+        assert_eq!(json["altered"][0]["snapshots"], serde_json::json!([names[number]]));
+        restore(&module, &names[number], &["n"]).exits(&[1]).says("n was altered in");
+        restore(&module, &names[number], &["a"]).exits(&[0]);
+    }
+}
+
+#[test]
+fn what_was_added_to_a_snapshot_is_told() {
+    let (module, names) = history();
+    tree::write(&module.snapshot(&names[1]).join("sub/added"), "evil");
+    sleep(TICK);
+    let words = format!("{} has 1 more than its 6 entries", names[1]);
+    restore(&module, &names[1], &[]).exits(&[1]).says("1 more than the 6 entries");
+    let run = module.run(&["verify", NAME]).exits(&[1]).says(&format!("{words}: sub/added"));
+    run.says("none altered, but entries were added to 1 snapshot");
+    let json = verify(&module).1;
+    assert_eq!(
+        (&json["lacking"][0]["added"], &json["lacking"][0]["lacks"]),
+        (&1.into(), &0.into())
+    );
+    module.run(&["check", NAME]).exits(&[2]).says(&words).says("--damage");
+    restore(&module, &names[1], &["sub"]).exits(&[1]).says(&words);
+    restore(&module, &names[1], &["b"]).exits(&[0]);
+    restore(&module, &names[0], &[]).exits(&[0]);
+    module.run(&["release", "--damage", NAME]).exits(&[0]).says(&format!("accepted that {words}"));
+    assert_eq!(verify(&module).0, 0);
+    restore(&module, &names[1], &[]).exits(&[0]);
+}
+
+#[test]
+fn a_restore_compares_with_what_was_recorded_before_any_verification() {
+    let (module, names) = history();
+    let append = |path: PathBuf| {
+        let mut file = fs::OpenOptions::new().append(true).open(path).expect("open");
+        file.write_all(b"evil").expect("written");
+    };
+    append(module.snapshot(&names[1]).join("sub/c"));
+    for paths in [&["sub"][..], &["sub/c"], &[]] {
+        let run = restore(&module, &names[1], paths).exits(&[1]);
+        run.says("sub/c was altered in").says("size 5 -> 9");
+    }
+    restore(&module, &names[1], &["a", "sub/d"]).exits(&[0]);
+    // What `verify` has found, too, is told once.
+    module.run(&["verify", NAME]).exits(&[1]);
+    let json = restore(&module, &names[1], &["sub", "--json"]).exits(&[1]).json();
+    assert_eq!(json["damage_count"], 1, "{json:#}");
+}
+
+#[test]
+fn a_directory_of_a_snapshot_that_lacks_entries_is_not_surely_whole() {
+    let (module, names) = history();
+    fs::remove_file(module.snapshot(&names[1]).join("sub/c")).expect("removed");
+    sleep(TICK);
+    module.run(&["verify", NAME]).exits(&[1]);
+    let words = format!("{} lacks 1 of 6 entries", names[1]);
+    restore(&module, &names[1], &["sub"]).exits(&[1]).says(&words).says("compare it with another");
+    restore(&module, &names[1], &["a", "sub/d"]).exits(&[0]);
+    restore(&module, &names[0], &["sub"]).exits(&[0]);
+}
+
+#[test]
+fn a_damaged_snapshot_may_expire_before_its_damage_is_accepted() {
+    let (module, names) = history();
+    fs::remove_dir_all(module.snapshot(&names[0]).join("sub")).expect("removed");
+    fs::remove_file(module.snapshot(&names[0]).join("a")).expect("removed");
+    sleep(TICK);
+    module.run(&["verify", NAME]).exits(&[1]);
+    module.run(&["expire", "--below-min-keep", NAME, &names[0]]).exits(&[0, 4]);
+    let (status, json) = verify(&module);
+    assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{json:#}");
+    let run = module.run(&["release", "--damage", NAME]).exits(&[0]);
+    assert!(!run.stdout().contains("accepted as found"), "{run}");
+    module.run(&["rotate", "--purge", NAME]).exits(&[0, 4]);
+    let (status, json) = verify(&module);
+    assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{json:#}");
 }

@@ -66,15 +66,15 @@ pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     Ok(verified)
 }
 
-/// Records that the snapshots that lack entries have the others only.
+/// Records how many entries the snapshots have that lack some, or have more.
 fn accept_lacking(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
     if verified.lacking.is_empty() {
         return Ok(());
     }
     let records = root.subdir(Subdir::Records)?;
-    for LackingSnapshot { name, recorded, lacks, .. } in &verified.lacking {
+    for LackingSnapshot { name, recorded, lacks, added, .. } in &verified.lacking {
         if let Some(record) = Record::read(records.dir(), name)? {
-            let entries = recorded.saturating_sub(*lacks);
+            let entries = recorded.saturating_sub(*lacks) + added;
             Record { entries, ..record }.write_before_sync(records.dir(), name)?;
         }
     }

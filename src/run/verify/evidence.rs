@@ -14,6 +14,7 @@ use crate::run::vanished::UnacceptedSnapshots;
 use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::inode_log::reader::{InodeLog, LogPosition};
 use crate::store::layout::Subdir;
+use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
@@ -81,14 +82,14 @@ impl<'a> Evidence<'a> {
         evidence.vanished = UnacceptedSnapshots::of(content, &gone);
         for item in list.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
-            // A client changed the module while the run counted.
-            let exact = item.record.filter(|record| !record.adopted && record.vanished == 0);
+            let entries = item.record.as_ref().and_then(Record::exact_entries);
             let found = evidence.find(item.name.text, by_name, false)?;
-            let entries = exact.map(|record| record.entries);
             evidence.snapshots.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
         }
         for name in retired {
-            evidence.retired.extend(evidence.find(name, i64::MAX, true)?);
+            let entries = exact_entries(root, &name);
+            let found = evidence.find(name, i64::MAX, true)?;
+            evidence.retired.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
         }
         evidence.removed_links = gone.iter().map(|one| evidence.removed_links_of(one)).collect();
         Ok(evidence)
@@ -175,6 +176,12 @@ impl<'a> Evidence<'a> {
         let Dir { directory, path } = self.dir(snapshot);
         walk_counting(directory, path, &snapshot.c_name, visit)
     }
+}
+
+/// How many entries the retired snapshot `name` has by its record; none if that is not known.
+fn exact_entries(root: &SnapshotRoot, name: &str) -> Option<u64> {
+    let records = root.subdir(Subdir::Records).ok()?;
+    Record::read(records.dir(), name).ok().flatten()?.exact_entries()
 }
 
 /// A time at which another program touched an inode, although the inode does not differ from its

@@ -1,15 +1,15 @@
-//! Finds snapshots that [lack entries](crate::decide::lacking), and which files they lack as far as
-//! later trees show them. It only reads.
+//! Finds snapshots that [lack entries](crate::decide::lacking) or have more than recorded, and which
+//! files these are, as far as later trees and the inode log show them. It only reads.
 
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::decide::lacking::{LostLinks, TreeCount, lacked};
+use crate::decide::lacking::{LostLinks, TreeCount, added, lacked};
 use crate::engine::baseline::inspect_entry;
 use crate::engine::inodes::{InodeName, walk};
-use crate::run::verify::evidence::Evidence;
+use crate::run::verify::evidence::{CheckedSnapshot, Evidence};
 use crate::run::verify::verified::LackingSnapshot;
 use crate::store::dir::Dir;
 use crate::system::mounts::Mounts;
@@ -20,27 +20,58 @@ const MAX_NAMED: usize = 10;
 /// In how many later trees they are looked for.
 const MAX_TREES: usize = 3;
 
-/// A snapshot that lacks entries.
+/// A snapshot that has fewer or more entries than recorded.
 pub(crate) struct LackingTree {
     /// Its number among the snapshots.
     pub(crate) snapshot: usize,
     pub(crate) lost: LostLinks,
     lacks: u64,
+    /// How many it has more than recorded.
+    added: u64,
 }
 
-/// The snapshots that lack entries, by what the survey has counted in each.
+/// A snapshot that lost links, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct LostTree<'a> {
+    pub(crate) snapshot: &'a CheckedSnapshot,
+    pub(crate) lost: LostLinks,
+}
+
+/// The snapshots that lost links: the visible ones that are `lacking`, and retired ones. A damaged
+/// snapshot may expire before its damage is accepted.
+pub(crate) fn lost_trees<'a>(evidence: &'a Evidence, lacking: &[LackingTree]) -> Vec<LostTree<'a>> {
+    let visible = lacking
+        .iter()
+        .map(|tree| LostTree { snapshot: &evidence.snapshots[tree.snapshot], lost: tree.lost });
+    let of_retired = |snapshot: &'a CheckedSnapshot| {
+        snapshot.entries?;
+        let count = evidence.walk(snapshot, &mut |_| ());
+        lacked(snapshot.entries, count, false)?;
+        Some(LostTree { snapshot, lost: lost_links(snapshot, count) })
+    };
+    visible.chain(evidence.retired.iter().filter_map(of_retired)).collect()
+}
+
+fn lost_links(snapshot: &CheckedSnapshot, count: TreeCount) -> LostLinks {
+    LostLinks { began_ns: snapshot.began_ns, last_change_ns: count.last_change_ns }
+}
+
+/// The snapshots that have fewer or more entries than recorded, by what the survey has counted in each.
 pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree> {
     let mounts = Mounts::read();
     let of_snapshot = |(number, count): (usize, &TreeCount)| {
         let snapshot = &evidence.snapshots[number];
         let path = evidence.root.path.join(&snapshot.name);
         let is_covered = mounts.as_ref().is_none_or(|mounts| mounts.has_below(&path));
-        let lacks = lacked(snapshot.entries, *count, is_covered)?;
+        let lacks = lacked(snapshot.entries, *count, is_covered).unwrap_or(0);
+        let added = added(snapshot.entries, *count, is_covered).unwrap_or(0);
         // A run may have retired it meanwhile.
-        evidence.is_still_there(snapshot).then_some(LackingTree {
+        let differs = lacks + added > 0 && evidence.is_still_there(snapshot);
+        differs.then_some(LackingTree {
             snapshot: number,
-            lost: LostLinks { began_ns: snapshot.began_ns, last_change_ns: count.last_change_ns },
+            lost: lost_links(snapshot, *count),
             lacks,
+            added,
         })
     };
     counts.iter().enumerate().filter_map(of_snapshot).collect()
@@ -54,10 +85,27 @@ pub(crate) fn described(evidence: &Evidence, lacking: &[LackingTree]) -> Vec<Lac
             name: snapshot.name.clone(),
             recorded: snapshot.entries.unwrap_or(0),
             lacks: tree.lacks,
-            first: missing_files(evidence, tree),
+            added: tree.added,
+            first: match tree.added {
+                0 => missing_files(evidence, tree),
+                _ => added_files(evidence, tree),
+            },
         }
     };
     lacking.iter().map(describe).collect()
+}
+
+/// Files of the snapshot that no run has recorded.
+fn added_files(evidence: &Evidence, tree: &LackingTree) -> Vec<Vec<u8>> {
+    let Some(inode_log) = &evidence.inode_log else { return Vec::new() };
+    let mut added = Vec::new();
+    evidence.walk(&evidence.snapshots[tree.snapshot], &mut |name| {
+        if added.len() < MAX_NAMED && inode_log.find(name.inode).is_empty() {
+            added.push(name.path());
+        }
+    });
+    added.sort();
+    added
 }
 
 /// Files of later trees that were linked when the snapshot was made or before, and that it has

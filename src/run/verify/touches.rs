@@ -9,7 +9,7 @@ use crate::decide::vanished::{RemovedLinks, was_moved_first};
 use crate::engine::baseline::inspect_entry;
 use crate::engine::inodes::{InodeName, walk};
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence, Touch};
-use crate::run::verify::lacking::LackingTree;
+use crate::run::verify::lacking::{LackingTree, lost_trees};
 use crate::store::dir::{c_name, names_in};
 use crate::store::inode_log::windows::LinkWindows;
 use crate::store::layout::Subdir;
@@ -31,8 +31,25 @@ struct TouchInterval {
     /// The number of the snapshot before it. The tree after it is the next snapshot, or the module.
     before: usize,
     names: [NameSum; 2],
+    /// The most names in one of the snapshots before that.
+    older: NameSum,
+    /// The snapshot before that which is being read, and the names in it.
+    reading: (usize, NameSum),
     /// The names in each snapshot that lacks entries.
     lacking: Vec<NameSum>,
+}
+
+impl TouchInterval {
+    /// Notes a name in the snapshot `place`, which is older than those around the touch.
+    fn note_older(&mut self, place: usize, path_hash: u64) {
+        if self.reading.0 != place {
+            self.reading = (place, NameSum::default());
+        }
+        self.reading.1.add(path_hash);
+        if self.older.is_fewer_than(self.reading.1) {
+            self.older = self.reading.1;
+        }
+    }
 }
 
 /// The links of the touched inodes: how many each has, and how many names were found.
@@ -63,11 +80,12 @@ pub(crate) fn confirm(
     recorded.sort_by_key(|snapshot| snapshot.position);
     let (mut intervals, unprovable) = intervals_of(evidence, &recorded, touches);
     collect_names(evidence, &recorded, &mut intervals);
+    let lost_trees = lost_trees(evidence, lacking);
     for one in intervals.values_mut().flatten() {
-        one.lacking = vec![NameSum::default(); lacking.len()];
+        one.lacking = vec![NameSum::default(); lost_trees.len()];
     }
-    for (number, tree) in lacking.iter().enumerate() {
-        evidence.walk(&evidence.snapshots[tree.snapshot], &mut |name| {
+    for (number, tree) in lost_trees.iter().enumerate() {
+        evidence.walk(tree.snapshot, &mut |name| {
             for one in intervals.get_mut(&name.inode).into_iter().flatten() {
                 one.lacking[number].add(hash(name));
             }
@@ -82,8 +100,9 @@ pub(crate) fn confirm(
         ConfirmedTouches { unprovable: unprovable + moved_inodes, ..ConfirmedTouches::default() };
     for (inode, mut of_inode) in intervals {
         let is_lost_link = |one: &TouchInterval| {
-            lacking.iter().zip(&one.lacking).any(|(tree, here)| {
-                tree.lost.explain(one.touch.at.as_ns(), one.touch.linked_ns, *here, one.names)
+            lost_trees.iter().zip(&one.lacking).any(|(tree, here)| {
+                let others = [one.names[0], one.names[1], one.older];
+                tree.lost.explain(one.touch.at.as_ns(), one.touch.linked_ns, *here, others)
             })
         };
         let before = of_inode.len();
@@ -97,7 +116,7 @@ pub(crate) fn confirm(
         // A link that another program made outside of the snapshots and the module.
         let is_linked_elsewhere = links.get(&inode).is_some_and(|(links, names)| links > names);
         let is_proved = |one: &&TouchInterval| {
-            is_settled && !is_linked_elsewhere && is_in_place(one.names[0], one.names[1])
+            is_settled && !is_linked_elsewhere && is_in_place(one.names[0], one.names[1], one.older)
         };
         let in_place: Vec<Touch> = of_inode.iter().filter(is_proved).map(|one| one.touch).collect();
         confirmed.unprovable += u64::from(in_place.is_empty());
@@ -166,6 +185,8 @@ fn intervals_of(
                 touch,
                 before,
                 names: Default::default(),
+                older: NameSum::default(),
+                reading: Default::default(),
                 lacking: Vec::new(),
             }),
             None => unprovable += 1,
@@ -230,6 +251,8 @@ fn collect(
                 one.names[0].add(hash(name));
             } else if one.before + 1 == place {
                 one.names[1].add(hash(name));
+            } else if one.before > place {
+                one.note_older(place, hash(name));
             }
         }
     });

@@ -34,13 +34,14 @@ pub(crate) struct Verified {
     pub altered: Vec<AlteredPath>,
     /// The inodes of the altered paths.
     pub altered_inodes: HashSet<u64>,
-    /// Snapshots from which another program removed entries, oldest first.
+    /// Snapshots from which another program removed entries, or to which it added some, oldest
+    /// first.
     pub lacking: Vec<LackingSnapshot>,
     /// Inodes whose change times the removal of these entries has moved.
     pub explained_inodes: HashSet<u64>,
 }
 
-/// A snapshot that lacks entries.
+/// A snapshot that has fewer or more entries than recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LackingSnapshot {
     pub name: String,
@@ -48,15 +49,20 @@ pub(crate) struct LackingSnapshot {
     pub recorded: u64,
     /// How many it lacks of them.
     pub lacks: u64,
-    /// The first files that it lacks, as far as a later tree shows them.
+    /// How many it has more.
+    pub added: u64,
+    /// The first files that it lacks, as far as a later tree shows them, or that were added.
     pub first: Vec<Vec<u8>>,
 }
 
 impl LackingSnapshot {
-    /// What it lacks, for messages.
+    /// What it lacks or has more, for messages.
     pub(crate) fn text(&self) -> String {
-        let LackingSnapshot { name, recorded, lacks, .. } = self;
-        format!("{name} lacks {lacks} of {recorded} entries")
+        let LackingSnapshot { name, recorded, lacks, added, .. } = self;
+        match added {
+            0 => format!("{name} lacks {lacks} of {recorded} entries"),
+            _ => format!("{name} has {added} more than its {recorded} entries"),
+        }
     }
 }
 
@@ -74,7 +80,7 @@ pub(crate) struct AlteredPath {
 }
 
 impl Verified {
-    /// Whether anything was altered, or entries are missing.
+    /// Whether anything was altered, or entries are missing or were added.
     pub(crate) fn is_damaged(&self) -> bool {
         !self.altered.is_empty() || !self.lacking.is_empty()
     }
