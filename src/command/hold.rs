@@ -2,8 +2,9 @@
 //!
 //! This process takes the lease and then becomes the command. So the command gets signals, the
 //! terminal and the environment as if it had been started by itself, its exit status is the one
-//! that the caller sees, and the lease ends with the command however that ends. The file of the
-//! lease stays until the next reader or rotation removes it.
+//! that the caller sees, and the lease ends with the command however that ends. A process that the
+//! command has started and that outlives it is not covered. The file of the lease stays until the
+//! next reader or rotation removes it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -49,7 +50,8 @@ pub(crate) fn run(
     let lease = match Lease::take(&root, LeasedSnapshots::one(name), &reader, &Clock::System) {
         Err(error) if error.is_read_only() => {
             log::warn!(
-                "{name} is not held, but only a run that can write there changes it: {error}"
+                "no lease on {name}, since its disk is read-only here ({error}); the command runs, \
+                 and a machine that can write to that disk may still remove the snapshot"
             );
             None
         }

@@ -18,12 +18,12 @@ pub(crate) fn long_leases(leases: &Leases, terms: LeaseTerms) -> Vec<String> {
         let limit = roughly(terms.max_lease);
         match lease.standing(terms.now, terms.max_lease) {
             LeaseStanding::Holds => format!(
-                "{subject} cannot expire: {reader}, and keeps it for max_lease {limit} at most; \
-                 if that is in vain, end the process that reads"
+                "{subject} cannot expire: {reader}, and is kept for max_lease ({limit}) at most; if \
+                 that reader is not needed, end its process"
             ),
             LeaseStanding::Outlasted | LeaseStanding::Over => format!(
-                "{subject} may expire under its reader: {reader}, for longer than max_lease \
-                 {limit}; to keep it, `pin` it"
+                "{subject} may expire while it is read: {reader}, for longer than max_lease \
+                 ({limit}); to keep it, `pin` it"
             ),
         }
     };

@@ -34,7 +34,7 @@ pub(crate) fn destination(
 ) -> Result<PathBuf> {
     let path = located(to)?;
     if path.exists() && !path.is_dir() {
-        return Err(Error::Usage(format!("{} is no directory", escape_path(&path))));
+        return Err(Error::Usage(format!("{} is not a directory", escape_path(&path))));
     }
     let module = chosen.target.as_ref().map(|target| target.module_path.clone());
     let source = KnownRoot { root: chosen.root_path.clone(), module };
@@ -56,7 +56,14 @@ fn located(to: &Path) -> Result<PathBuf> {
                 return Err(Error::io("find the directory", to, cause));
             };
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            let above = |cause| Error::io("find, to make a directory in it,", parent, cause);
+            let above = |cause: std::io::Error| match cause.kind() {
+                std::io::ErrorKind::NotFound => Error::Usage(format!(
+                    "cannot make {}: the directory {} does not exist",
+                    escape_path(to),
+                    escape_path(parent)
+                )),
+                _ => Error::io("find the directory", parent, cause),
+            };
             Ok(std::fs::canonicalize(parent).map_err(above)?.join(name))
         }
         Err(cause) => Err(Error::io("find the directory", to, cause)),
@@ -140,8 +147,8 @@ fn explain(path: &Path, why: &TargetRefusal) -> String {
             escape_path(root)
         ),
         TargetRefusal::InPrivate(root) => format!(
-            "{shown} lies among the program's own files in {}: name another directory",
-            escape_path(root)
+            "{shown} lies in {}, which holds the files of rsyncd-snapshot: name another directory",
+            escape_path(&root.join(PRIVATE))
         ),
         TargetRefusal::InModule(module) => format!(
             "{shown} lies in the module {}, where the next push would change it: restore into it \

@@ -61,12 +61,18 @@ pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, Stri
     if given.is_empty() {
         return Err("a path is empty: name what to restore, or `.` for everything".to_string());
     }
-    let mut relative = given;
-    if let Some(inside) = place.module.and_then(|module| below(given, module)) {
+    let single: Vec<u8> = given
+        .iter()
+        .enumerate()
+        .filter(|(index, byte)| **byte != b'/' || *index == 0 || given[index - 1] != b'/')
+        .map(|(_, byte)| *byte)
+        .collect();
+    let mut relative = single.as_slice();
+    if let Some(inside) = place.module.and_then(|module| below(&single, module)) {
         relative = inside;
-    } else if let Some(inside) = place.retired.and_then(|retired| below(given, retired)) {
+    } else if let Some(inside) = place.retired.and_then(|retired| below(&single, retired)) {
         relative = in_snapshot(inside, None).map_err(|problem| format!("{} {problem}", shown()))?;
-    } else if let Some(inside) = below(given, place.root) {
+    } else if let Some(inside) = below(&single, place.root) {
         let inside = in_snapshot(inside, place.snapshot);
         relative = inside.map_err(|problem| format!("{} {problem}", shown()))?;
     }

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::forbidden::offers_only_reading;
@@ -23,8 +25,10 @@ use crate::module::known_modules::{
 };
 use crate::module::shown_roots::shown_roots;
 use crate::module::target::Target;
+use crate::store::layout::PRIVATE;
 use crate::store::memory::path_of;
 use crate::store::root::SnapshotRoot;
+use crate::store::root_checks::of_another_user;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path, shell_word, unescape};
 
@@ -147,6 +151,13 @@ fn facts_of_directory(
         return Ok(ArgumentFacts { has_history: true, ..facts });
     }
     let Ok(canonical) = std::fs::canonicalize(path) else { return Ok(facts) };
+    let private = canonical.join(PRIVATE);
+    if let Ok(metadata) = std::fs::symlink_metadata(&private)
+        && std::fs::read_dir(&private)
+            .is_err_and(|cause| cause.kind() == ErrorKind::PermissionDenied)
+    {
+        return Err(of_another_user(&canonical, metadata.uid()));
+    }
     let root_of = match SnapshotRoot::registration(&canonical)? {
         Some(registration) => candidate(&registration.path, registration.module, &canonical),
         None => None,

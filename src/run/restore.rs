@@ -25,7 +25,7 @@ use crate::decide::restore_step::{RestoreObstacle, RestoreStep};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::restore::compare::Depth;
 use crate::engine::restore::links::LinkGroups;
-use crate::engine::restore::outcome::{PassOutcome, RestoreConflict, Told};
+use crate::engine::restore::outcome::{PassOutcome, RestoreConflict, Truncated};
 use crate::engine::restore::pass_walk::{Pass, PlacedPath, TreeRestore};
 use crate::engine::restore::write::EntryWriter;
 use crate::module::target::Target;
@@ -67,10 +67,10 @@ pub(crate) struct Restored {
     /// Entries that were compared after they were written.
     pub verified: u64,
     /// All that went wrong.
-    pub errors: Told<Error>,
+    pub errors: Truncated<Error>,
     /// What is known to be wrong with the snapshot in what was restored: the destination may be as
     /// in the snapshot all the same.
-    pub damage: Told<Error>,
+    pub damage: Truncated<Error>,
     /// The run that took a snapshot after a restore in place.
     pub report: Option<Report>,
     /// Why there was no such run, or nothing was restored.
@@ -198,7 +198,7 @@ pub(crate) fn plan(
     Err(Box::new(Restored { written, run_error, ..Restored::default() }))
 }
 
-fn in_the_way(conflicts: &Told<RestoreConflict>, destination: Dir) -> Error {
+fn in_the_way(conflicts: &Truncated<RestoreConflict>, destination: Dir) -> Error {
     let are_all_told = conflicts.count == conflicts.first.len() as u64;
     let are_all = |is_one: fn(RestoreObstacle) -> bool| {
         are_all_told && conflicts.first.iter().all(|conflict| is_one(conflict.obstacle))
@@ -215,10 +215,14 @@ fn in_the_way(conflicts: &Told<RestoreConflict>, destination: Dir) -> Error {
     };
     Error::InTheWay {
         problem: format!(
-            "{} in {} {} in the way",
-            counted(count, "name"),
+            "{} in {} {} {}",
+            counted(count, "file"),
             escape_path(destination.path),
-            if count == 1 { "is" } else { "are" }
+            if count == 1 { "is" } else { "are" },
+            match are_all(|obstacle| obstacle == RestoreObstacle::Newer) {
+                true => "newer than in the snapshot",
+                false => "in the way",
+            }
         ),
         remedy: remedy.to_string(),
     }

@@ -156,7 +156,10 @@ impl Ledger {
         let enter_at = |path: &PathBuf| enter(make_dir(path)?.dir(), &file, entry);
         // The file may exist, though not durably. It is removed, because two entries would count as
         // two pushes, of which one never ends.
-        self.unlink(0, &file)?;
+        // On a disk that is read-only, the reason is that of the refusal.
+        if self.unlink(0, &file).is_err() {
+            return Err(refusal);
+        }
         self.clean_up()?;
         let is_entered = self.elsewhere.iter().any(|path| enter_at(path).is_ok());
         if is_entered { Ok(()) } else { Err(refusal) }

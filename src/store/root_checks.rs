@@ -242,6 +242,19 @@ pub(crate) fn explained(path: &Path, error: Error) -> Error {
     refusal(path, problem, "move that file away, or correct `snapshot_root`".into())
 }
 
+/// The root at `path` is that of the user `owner`, and this process is not root.
+pub(crate) fn of_another_user(path: &Path, owner: u32) -> Error {
+    refusal(
+        path,
+        format!("its {PRIVATE} belongs to user {owner}, and you are user {}", geteuid()),
+        format!(
+            "run this command as that user, such as with sudo; if that user has no business there, \
+             find out who made {}",
+            shell_path(&path.join(PRIVATE))
+        ),
+    )
+}
+
 /// Refuses a `.rsyncd-snapshot` that other users may enter or own.
 pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
     let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
@@ -249,6 +262,9 @@ pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
         return Ok(());
     }
     let own = shell_path(&path.join(PRIVATE));
+    if stat.st_uid != geteuid().as_raw() && !geteuid().is_root() {
+        return Err(of_another_user(path, stat.st_uid));
+    }
     Err(refusal(
         path,
         format!("its {PRIVATE} is not a directory of ours with mode 0700"),

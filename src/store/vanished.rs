@@ -1,14 +1,14 @@
 //! `vanished.toml`: the snapshots that [vanished](crate::decide::vanished).
 //!
-//! The run that misses a snapshot writes its name here, durably, and only then removes its record.
+//! The run that first finds a snapshot missing writes its name here, durably, and only then removes its record.
 //! So a run that is killed in between leaves the record, and the next run finds it once more. An
 //! entry stays after the administrator has accepted it, because it goes on explaining change times
 //! in older snapshots; it goes when there are none.
 //!
 //! This program's own removals are never taken for a snapshot that vanished. A removed snapshot
 //! passes from the root to `expired/` and from there, under its name, to `staging/`. There its
-//! record goes first, and its tree after that. A look takes the same way, so it meets each snapshot
-//! that is on it.
+//! record goes first, and its tree after that. `is_nowhere` looks in the same order (root,
+//! `expired/`, `staging/`), so it finds a snapshot that is being moved meanwhile.
 
 use std::collections::{BTreeSet, HashSet};
 

@@ -204,6 +204,12 @@ fn a_snapshot_is_named_in_many_ways() {
         (&[&root, first, "read me"], "first\n"),
         (&[&path, "read me"], "first\n"),
         (&[&file], "first\n"),
+        (&["data", &path, "read me"], "first\n"),
+        (&["data", &format!("{path}/"), "read me"], "first\n"),
+        (&["data", &file], "first\n"),
+        (&["data", &format!("{first}/"), "read me"], "first\n"),
+        (&[&format!("{newest}/"), "read me"], "changed\n"),
+        (&["data", first, &format!("{}//read me", module.latest.display())], "first\n"),
         (&["data", "--at", "2026-03-04", "read me"], "first\n"),
         (&["data", "--at", "2026-03-04T05:06:07Z", "read me"], "first\n"),
         (&["data", "--at", "2100-01-01", "read me"], "changed\n"),
@@ -244,9 +250,12 @@ fn what_cannot_be_meant_is_refused_before_anything_is_written() {
     let to = to(&module);
     for (paths, words) in [
         (&["nothing"][..], "has no nothing"),
-        (&["read me", "documents/nothing/deep"], "so no documents/nothing/deep"),
-        (&["read me/x"], "read me is no directory"),
-        (&["read me/."], "read me is no directory"),
+        (
+            &["read me", "documents/nothing/deep"],
+            "does not contain documents/nothing/deep: it has no documents/nothing",
+        ),
+        (&["read me/x"], "read me is not a directory"),
+        (&["read me/."], "read me is not a directory"),
         (&["shortcut/report"], "shortcut is a symbolic link to documents"),
         (&["documents/report", "documents/letters/report"], "would land under one name"),
         (&["documents/.", "read me"], "by itself"),
@@ -265,9 +274,9 @@ fn what_cannot_be_meant_is_refused_before_anything_is_written() {
         (inside(&name).join("new"), "lies in a snapshot"),
         (inside("latest"), "--in-place"),
         (inside("latest/documents/new"), "--in-place"),
-        (module.private("drafts"), "the program's own files"),
-        (module.directory.join("missing/new"), "cannot find, to make a directory in it,"),
-        (module.policy.clone(), "is no directory"),
+        (module.private("drafts"), "holds the files of rsyncd-snapshot"),
+        (module.directory.join("missing/new"), "missing does not exist"),
+        (module.policy.clone(), "is not a directory"),
     ] {
         restore(&module, &newest, &to, &["read me"]).exits(&[1, 2]).says(words);
     }

@@ -85,7 +85,7 @@ fn a_bind_mount_of_a_snapshot_is_not_written_into() {
         (module.snapshot(&first).join("documents"), "letters", "lies in a snapshot"),
         (module.latest.clone(), "", "--in-place"),
         (module.latest.join("documents"), "", "--in-place"),
-        (module.private(""), "drafts", "the program's own files"),
+        (module.private(""), "drafts", "holds the files of rsyncd-snapshot"),
         (module.root.clone(), &first, "lies in a snapshot"),
         (module.root.clone(), "", "is a snapshot root"),
     ] {

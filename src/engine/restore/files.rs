@@ -72,7 +72,10 @@ impl PassWalk<'_, '_, '_, '_, '_> {
                 return self.fail_comparison(descent, name, failure);
             }
             Err(RestoreFailure::Write(cause)) => {
-                return self.fail_at_target(path(), Some(name), "restore", cause);
+                let kind = source.stat.st_mode & libc::S_IFMT;
+                let is_device = matches!(kind, libc::S_IFBLK | libc::S_IFCHR);
+                let operation = if is_device { "restore the device" } else { "restore" };
+                return self.fail_at_target(path(), Some(name), operation, cause);
             }
         };
         match step {

@@ -4,25 +4,25 @@ use crate::decide::restore_step::RestoreObstacle;
 use crate::tell::error::Error;
 
 /// How many paths are remembered for messages; all are counted.
-pub(crate) const MAX_TOLD: usize = 100;
+pub(crate) const MAX_KEPT: usize = 100;
 
 /// A limited list of what went wrong, and how much of it there was.
 #[derive(Debug)]
-pub(crate) struct Told<T> {
+pub(crate) struct Truncated<T> {
     pub first: Vec<T>,
     pub count: u64,
 }
 
-impl<T> Default for Told<T> {
+impl<T> Default for Truncated<T> {
     fn default() -> Self {
-        Told { first: Vec::new(), count: 0 }
+        Truncated { first: Vec::new(), count: 0 }
     }
 }
 
-impl<T> Told<T> {
+impl<T> Truncated<T> {
     pub(crate) fn note(&mut self, one: T) {
         self.count += 1;
-        if self.first.len() < MAX_TOLD {
+        if self.first.len() < MAX_KEPT {
             self.first.push(one);
         }
     }
@@ -31,10 +31,10 @@ impl<T> Told<T> {
         self.count == 0
     }
 
-    pub(crate) fn append(&mut self, other: Told<T>) {
+    pub(crate) fn append(&mut self, other: Truncated<T>) {
         self.count += other.count;
         self.first.extend(other.first);
-        self.first.truncate(MAX_TOLD);
+        self.first.truncate(MAX_KEPT);
     }
 }
 
@@ -60,8 +60,8 @@ pub(crate) struct PassOutcome {
     pub directories: u64,
     /// Bytes of the regular files that were made or replaced.
     pub bytes: u64,
-    pub conflicts: Told<RestoreConflict>,
-    pub errors: Told<Error>,
+    pub conflicts: Truncated<RestoreConflict>,
+    pub errors: Truncated<Error>,
     /// The pass ended early, since the disk or a quota is full.
     pub is_out_of_space: bool,
     /// Of name, inode, mode, size and modification time of each entry in the snapshot.

@@ -1,4 +1,5 @@
-//! What a pass of a restore knows on its way, and how it notes what it finds.
+//! The state of one pass of a restore: the open directories of both sides, and the counts, conflicts
+//! and errors that were found so far.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
