@@ -18,8 +18,8 @@ pub(crate) fn long_leases(leases: &Leases, terms: LeaseTerms) -> Vec<String> {
         let limit = roughly(terms.max_lease);
         match lease.standing(terms.now, terms.max_lease) {
             LeaseStanding::Holds => format!(
-                "{subject} cannot expire: {reader}, and is kept for max_lease ({limit}) at most; if \
-                 that reader is not needed, end its process"
+                "{subject} cannot expire: {reader}, and is kept for max_lease ({limit}) at most; \
+                 if that reader is not needed, end its process"
             ),
             LeaseStanding::Outlasted | LeaseStanding::Over => format!(
                 "{subject} may expire while it is read: {reader}, for longer than max_lease \

@@ -315,8 +315,8 @@ impl fmt::Display for Damage {
             return write!(
                 f,
                 "since {since} it is known that another program removed or added entries in \
-                 {snapshots} snapshot{}, the first: {shown}; run `verify` to see all of it, or `release \
-                 --damage` to accept it",
+                 {snapshots} snapshot{}, the first: {shown}; run `verify` to see all of it, or \
+                 `release --damage` to accept it",
                 plural(*snapshots),
             );
         }

@@ -28,8 +28,9 @@ pub fn lacked(recorded: Option<u64>, found: TreeCount, is_covered: bool) -> Opti
     (lacked > 0 && found.unreadable == 0 && !is_covered).then_some(lacked)
 }
 
-/// How many entries a snapshot has more than its record; `None` if it has no more, or that cannot be
-/// told. The arguments are those of [`lacked`]. A record of no entries is that of an earlier version.
+/// How many entries a snapshot has more than its record; `None` if it has no more, or that cannot
+/// be told. The arguments are those of [`lacked`]. A record of no entries is that of an earlier
+/// version.
 pub fn added(recorded: Option<u64>, found: TreeCount, is_covered: bool) -> Option<u64> {
     let recorded = recorded.filter(|recorded| *recorded > 0)?;
     let added = found.entries.saturating_sub(recorded);

@@ -71,8 +71,8 @@ pub(crate) fn walk_counting(
     visitor.count
 }
 
-/// Visits what the `names` lead to in a tree: a file, or every name in a directory. The visited paths
-/// begin with these names. Without names, that is the whole tree.
+/// Visits what the `names` lead to in a tree: a file, or every name in a directory. The visited
+/// paths begin with these names. Without names, that is the whole tree.
 ///
 /// # Errors
 /// If the directory that it is in cannot be entered.

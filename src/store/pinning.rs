@@ -15,7 +15,8 @@ use crate::system::syscalls::{is_gone, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// Pins the visible snapshot `name`; `zone` is where names without a zone belong. If it is pinned already, the new pin replaces the old one.
+/// Pins the visible snapshot `name`; `zone` is where names without a zone belong. If it is pinned
+/// already, the new pin replaces the old one.
 ///
 /// # Errors
 /// [`Error::Snapshot`] if there is no such snapshot.

@@ -234,8 +234,8 @@ impl Record {
         Record { adopted: true, ..Record::bare(time, grade) }
     }
 
-    /// How many entries the snapshot had; none if that is not known exactly, because another program
-    /// made it, or a client changed the module while the run counted.
+    /// How many entries the snapshot had; none if that is not known exactly, because another
+    /// program made it, or a client changed the module while the run counted.
     pub(crate) fn exact_entries(&self) -> Option<u64> {
         (!self.adopted && self.vanished == 0).then_some(self.entries)
     }

@@ -1,9 +1,9 @@
 //! `vanished.toml`: the snapshots that [vanished](crate::decide::vanished).
 //!
-//! The run that first finds a snapshot missing writes its name here, durably, and only then removes its record.
-//! So a run that is killed in between leaves the record, and the next run finds it once more. An
-//! entry stays after the administrator has accepted it, because it goes on explaining change times
-//! in older snapshots; it goes when there are none.
+//! The run that first finds a snapshot missing writes its name here, durably, and only then removes
+//! its record. So a run that is killed in between leaves the record, and the next run finds it once
+//! more. An entry stays after the administrator has accepted it, because it goes on explaining
+//! change times in older snapshots; it goes when there are none.
 //!
 //! This program's own removals are never taken for a snapshot that vanished. A removed snapshot
 //! passes from the root to `expired/` and from there, under its name, to `staging/`. There its

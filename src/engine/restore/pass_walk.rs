@@ -1,5 +1,5 @@
-//! The state of one pass of a restore: the open directories of both sides, and the counts, conflicts
-//! and errors that were found so far.
+//! The state of one pass of a restore: the open directories of both sides, and the counts,
+//! conflicts and errors that were found so far.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};

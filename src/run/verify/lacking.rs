@@ -1,5 +1,5 @@
-//! Finds snapshots that [lack entries](crate::decide::lacking) or have more than recorded, and which
-//! files these are, as far as later trees and the inode log show them. It only reads.
+//! Finds snapshots that [lack entries](crate::decide::lacking) or have more than recorded, and
+//! which files these are, as far as later trees and the inode log show them. It only reads.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -56,7 +56,8 @@ fn lost_links(snapshot: &CheckedSnapshot, count: TreeCount) -> LostLinks {
     LostLinks { began_ns: snapshot.began_ns, last_change_ns: count.last_change_ns }
 }
 
-/// The snapshots that have fewer or more entries than recorded, by what the survey has counted in each.
+/// The snapshots that have fewer or more entries than recorded, by what the survey has counted in
+/// each.
 pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree> {
     let mounts = Mounts::read();
     let of_snapshot = |(number, count): (usize, &TreeCount)| {
