@@ -49,7 +49,7 @@ pub(crate) fn without_repetition(mut findings: Vec<Finding>) -> Vec<Finding> {
     let last: Vec<Finding> = findings.iter().filter(of_run).cloned().collect();
     let others: Vec<Finding> = findings.iter().filter(|one| !of_run(one)).cloned().collect();
     let is_cause = |one: &Finding| {
-        last.iter().any(|run| run.level > Severity::Warning && run.message.ends_with(&one.message))
+        last.iter().any(|run| run.level > Severity::Warning && run.message.contains(&one.message))
     };
     findings.retain(|one| match one.id {
         FindingId::LastRun => !others.iter().any(|other| other.message == one.message),

@@ -145,7 +145,8 @@ pub(crate) fn names_module(context: &Context, first: &OsStr) -> Result<bool> {
     }))
 }
 
-/// The one place that `arguments` are about, and the paths in it, absolute where no module is named.
+/// The one place that `arguments` are about, and the paths in it, absolute where no module is
+/// named.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is none, or if paths lie in several.

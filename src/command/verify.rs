@@ -47,9 +47,8 @@ pub(crate) fn run(
             verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
         let is_damaged = verified.is_damaged();
         let view = VerifyView::new(target, &verified, repaired.as_ref());
-        let is_well = !is_damaged && !is_incomplete && repaired.is_none();
-        let is_silent = json || is_well && context.is_quiet();
-        if !is_silent {
+        let has_news = is_damaged || is_incomplete || repaired.is_some();
+        if !json && (has_news || !context.is_quiet()) {
             print(&view.to_text(target))?;
         }
         views.push(view);

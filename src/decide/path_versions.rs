@@ -3,8 +3,8 @@
 //! The trees are the snapshots of a module, oldest first, and the module itself as the last one. A
 //! *version* is one state of what is at a path. Two trees hold the same version
 //!
-//! * of a file, if both names lead to one inode. Copies of an inode, which a snapshot holds where no
-//!   link could be made, are the same version if they have equal attributes and equal content;
+//! * of a file, if both names lead to one inode. Copies of an inode, which a snapshot holds where
+//!   no link could be made, are the same version if they have equal attributes and equal content;
 //! * of a directory, if its own modification time, owner and mode are equal: each snapshot has
 //!   directories of its own, and what is in them has versions of its own.
 

@@ -47,7 +47,8 @@ pub(crate) struct DirectoryComparer {
     is_live_whole: bool,
     slots: Vec<LiveSlot>,
     hashes: RandomState,
-    /// Whether the directories lie on two file systems, so that an equal inode number means nothing.
+    /// Whether the directories lie on two file systems, so that an equal inode number means
+    /// nothing.
     pub are_apart: bool,
     /// Files of the live directory compared last whose names look like rsync's temporary files.
     pub temporaries: Temporaries,

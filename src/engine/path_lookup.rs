@@ -1,7 +1,8 @@
 //! Looks up one path in a tree, name by name from the tree's top down.
 //!
-//! A client may have made the tree. So no symbolic link is followed, no mount and no btrfs subvolume
-//! is entered, and a path may have any number of levels: only one directory of it is open at a time.
+//! A client may have made the tree. So no symbolic link is followed, no mount and no btrfs
+//! subvolume is entered, and a path may have any number of levels: only one directory of it is open
+//! at a time.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

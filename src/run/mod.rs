@@ -3,6 +3,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod close_gate;
+pub(crate) mod copy_comparison;
 pub(crate) mod dead_transfers;
 pub(crate) mod disposal;
 pub(crate) mod expire_by_hand;

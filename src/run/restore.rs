@@ -205,8 +205,8 @@ fn in_the_way(conflicts: &Truncated<RestoreConflict>, destination: Dir) -> Error
     };
     let count = usize::try_from(conflicts.count).unwrap_or(usize::MAX);
     let remedy = if are_all(RestoreObstacle::is_overwritable) {
-        "see with --dry-run what would be replaced, then restore with --overwrite, or into an empty \
-         directory"
+        "see with --dry-run what would be replaced, then restore with --overwrite, or into an \
+         empty directory"
     } else if are_all(|obstacle| obstacle == RestoreObstacle::Mounted) {
         "restore each directory that is mounted there by itself, and name the other paths"
     } else {

@@ -30,14 +30,15 @@ pub(crate) fn pin(root: &SnapshotRoot, zone: &Zone, name: &str, pin: Pin) -> Res
                      brings back",
         });
     }
-    record_adopted(root, zone, name)?;
-    State::update_guarded(root.private(), &guard, |state| state.pins.insert(name.to_string(), pin))
-        .map(drop)
+    let insert = |state: &mut State| state.pins.insert(name.to_string(), pin);
+    State::update_guarded(root.private(), &guard, insert)?;
+    // Only now: a record without a state would mean that the state was lost.
+    record_adopted(root, zone, name)
 }
 
 /// Records the visible snapshot `name` as one of another program if it has no record, such as one
 /// that was moved away and back: without a record, nothing would tell that it vanished. The caller
-/// holds the state's short lock and pins the snapshot under it. So no run retires the snapshot
+/// has pinned the snapshot and still holds the state's short lock. So no run retires the snapshot
 /// meanwhile, and the record is never one without a tree.
 fn record_adopted(root: &SnapshotRoot, zone: &Zone, name: &str) -> Result<()> {
     let Some(parsed) = SnapshotName::parse(name.as_bytes(), zone) else { return Ok(()) };

@@ -276,7 +276,7 @@ fn the_keys_of_the_policy_are_listed_once() {
         conf += &section(&patient, name, &path, "read only = no");
     }
     patient.write(&conf);
-    patient.module.write_policy("[defaults]\nmax_agee = \"1d\"\n");
+    patient.module.write_policy("[defaults]\ncolour = \"red\"\n");
     let text = patient.module.run(&["check"]).exits(&[2]).stdout();
     assert_eq!(text.matches("the keys are").count(), 1, "{text}");
     assert_eq!(text.matches("nothing expires").count(), 3, "{text}");

@@ -404,7 +404,7 @@ fn an_outlasted_lease_keeps_nothing_but_prevents_recycling() {
     tree::small(&module.latest);
     let reader = reader(&module);
     age_the_lease(&module);
-    module.run(&["check", "data"]).says("longer than max_lease 24h");
+    module.run(&["check", "data"]).says("longer than max_lease (24h)");
     module.run(&["rotate", "data"]).exits(&[0, 4]);
     assert_eq!(module.retired(), ["2019-08-02 12:00:00", OLD[0]]);
     // The newest retired one whose grace is over would be recycled.

@@ -95,7 +95,8 @@ fn mistake_in_rules(value: &[u8]) -> Option<String> {
         };
         if let Some(wrong) = wrong_modifier(kind, modifiers) {
             return Some(format!(
-                "`{}` has `{}`, which is no modifier of that rule; write a blank before the pattern",
+                "`{}` has `{}`, which is no modifier of that rule; write a blank before the \
+                 pattern",
                 escape(word(rest)),
                 char::from(wrong).escape_default()
             ));

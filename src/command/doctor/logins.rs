@@ -216,8 +216,8 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
         let message = match rule.is_name() {
             true => format!(
                 "{}: {path} has no line for user {who} of `auth users`, who therefore cannot log \
-                 in; add a line {who}:PASSWORD, with the password that this client uses and without a \
-                 blank before it, or take the user out",
+                 in; add a line {who}:PASSWORD, with the password that this client uses and \
+                 without a blank before it, or take the user out",
                 facts.users_place
             ),
             false => format!(

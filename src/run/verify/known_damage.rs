@@ -45,9 +45,9 @@ fn change_text(changes: &[InodeChange]) -> String {
 }
 
 /// Calls `note` with what is known to be wrong with the `paths` of a snapshot, and with what
-/// differs there from the inode log. `entries`: how many a restore met, the snapshot's own directory not
-/// counted; none if it may have missed some. Nothing is known if the program's own files cannot be
-/// read, as by an ordinary user.
+/// differs there from the inode log. `entries`: how many a restore met, the snapshot's own
+/// directory not counted; none if it may have missed some. Nothing is known if the program's own
+/// files cannot be read, as by an ordinary user.
 pub(crate) fn of_restore(
     source: &SnapshotSource,
     paths: &[RestorePath],
