@@ -121,12 +121,13 @@ fn compare(old: &Path, new: &Path, path: &[u8], differences: &mut Differences) {
             }
         }
     }
-    let mut below = Vec::new();
-    for (directory, state) in [(old, before), (new, after)] {
-        below.extend(
-            state.filter(fs::Metadata::is_dir).map(|_| names(directory)).unwrap_or_default(),
-        );
-    }
+    // A symbolic link in the place of a directory holds nothing, wherever it leads.
+    let directories = [(old, before), (new, after)].map(|(directory, state)| {
+        let is_directory = state.is_some_and(|state| state.is_dir());
+        if is_directory { directory } else { Path::new("/dev/null") }
+    });
+    let [old, new] = directories;
+    let mut below: Vec<_> = directories.into_iter().flat_map(names).collect();
     below.sort();
     below.dedup();
     for name in below {
