@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use support::client::{BACKUP_BINARY, Machine, Stage};
 use support::run::{Run, copy_program, tool};
 use support::time::next_second;
-use support::{BINARY, NOBODY, fingerprint, have, is_root, may_mount, root, tree};
+use support::{BINARY, ORDINARY_USER, fingerprint, have, is_root, may_mount, root, tree};
 
 fn has_rsync() -> bool {
     have(&["rsync"])
@@ -657,7 +657,7 @@ fn an_ordinary_user_uses_sudo_unless_told_not_to() {
     tree::set_mode(&stage.directory.join("etc/sudoers"), 0o440);
     let home = machine.directory.join("home");
     fs::create_dir(&home).expect("a home");
-    std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).expect("chown");
+    std::os::unix::fs::chown(&home, Some(ORDINARY_USER), Some(ORDINARY_USER)).expect("chown");
     copy_program(BACKUP_BINARY.as_ref(), &machine.directory.join("rsync-system-backup"));
     copy_program(BINARY.as_ref(), &machine.directory.join("rsyncd-snapshot"));
     // Readable by root alone.

@@ -656,7 +656,8 @@ fn a_logged_in_user_is_told_of_the_start_and_of_the_end() {
     let machine = Machine::new();
     let home = machine.directory.join("home");
     fs::create_dir(&home).expect("a home");
-    std::os::unix::fs::chown(&home, Some(support::NOBODY), Some(support::NOBODY)).expect("chown");
+    std::os::unix::fs::chown(&home, Some(support::ORDINARY_USER), Some(support::ORDINARY_USER))
+        .expect("chown");
     tree::set_mode(&home, 0o700);
     let shown = home.join("shown");
     let _session = Session::start(&machine, &shown);

@@ -103,5 +103,5 @@ fn names_with_control_characters_are_not_offered() {
         .concat();
     module.write_rsyncd_conf(&sections);
     assert_eq!(module.run(&["complete"]).exits(&[0]).stdout(), "good\n");
-    module.run(&["complete", "nobody"]).exits(&[2]);
+    module.run(&["complete", "no-such-module"]).exits(&[2]);
 }

@@ -16,7 +16,7 @@ use support::module::Module;
 use support::random::Random;
 use support::run::{Run, copy_program, tool};
 use support::simulated::settle;
-use support::{NOBODY, have, is_root, root, tree};
+use support::{AS_ORDINARY_USER, have, is_root, root, tree};
 
 /// What differs by path, as words.
 type Differences = BTreeMap<String, String>;
@@ -454,9 +454,7 @@ fn an_ordinary_user_is_told_what_could_not_be_read() {
     copy_program(&module.server.program, &program);
     module.server.program = program;
     tree::set_mode(&module.root, 0o755);
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
-    let mut command = module.command_through(&setpriv, &["diff", "data", "newest"]);
+    let mut command = module.command_through(&AS_ORDINARY_USER, &["diff", "data", "newest"]);
     let run = Run::of(command.env_remove("HOME").env_remove("PATH")).exits(&[4]);
     for path in ["latest/closed: Permission denied", "latest/secret: Permission denied"] {
         assert!(run.stderr().contains(path), "{run}");

@@ -10,7 +10,7 @@ use std::process::Command;
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
 use support::run::{Run, copy_program, tool};
-use support::{BINARY, NOBODY, exact, have, is_root, root, tree};
+use support::{AS_ORDINARY_USER, BINARY, ORDINARY_USER, exact, have, is_root, root, tree};
 
 /// Restores everything out of `arguments` into a new directory, and compares.
 #[track_caller]
@@ -93,8 +93,8 @@ fn a_rescue_system_restores_from_a_moved_disk() {
     }
     let mut command = module.command(&["restore", &root, &name, "--in-place", "read me"]);
     Run::of(&mut command).exits(&[2]).says("restore with --to");
-    // An ordinary user removes nothing from the directories of the tree that may not be written. The
-    // files keep their modes, since the snapshot shares them.
+    // An ordinary user removes nothing from the directories of the tree that may not be written.
+    // The files keep their modes, since the snapshot shares them.
     let directories = ["-type", "d", "-exec", "chmod", "u+rwx", "{}", ";"];
     Run::of(tool("find").arg(&latest).args(directories)).exits(&[0]);
     fs::remove_dir_all(&latest).expect("removed");
@@ -123,7 +123,7 @@ pub(crate) fn open_to_an_ordinary_user(module: &mut Module) -> PathBuf {
     tree::set_mode(&module.root, 0o755);
     let own = module.directory.join("own");
     fs::create_dir(&own).expect("a directory");
-    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).expect("chown");
+    std::os::unix::fs::chown(&own, Some(ORDINARY_USER), Some(ORDINARY_USER)).expect("chown");
     own
 }
 
@@ -139,10 +139,8 @@ fn an_ordinary_user_restores_what_may_be_read() {
     tree::set_mode(&module.latest.join("closed"), 0o600);
     let name = module.expect_snapshot();
     let own = open_to_an_ordinary_user(&mut module);
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
     let restore = |more: &[&str]| {
-        let mut command = module.command_through(&setpriv, &["restore"]);
+        let mut command = module.command_through(&AS_ORDINARY_USER, &["restore"]);
         command.arg(module.snapshot(&name)).args(more).arg("--to").arg(own.join("new"));
         command.env_remove("HOME").env_remove("PATH");
         Run::of(&mut command)
@@ -159,7 +157,7 @@ fn an_ordinary_user_restores_what_may_be_read() {
     assert!(matches!(run.code(), Some(0 | 4)), "{run}");
     assert!(own.join("new/documents/letters/to you").exists());
     let missing = module.root.join("2001-01-01T00-00-00Z");
-    let mut command = module.command_through(&setpriv, &["restore"]);
+    let mut command = module.command_through(&AS_ORDINARY_USER, &["restore"]);
     Run::of(command.arg(missing).arg("--to").arg(own.join("other"))).exits(&[1, 2]);
 }
 
@@ -211,16 +209,14 @@ fn a_file_lends_no_rights_of_another_owner() {
         tree::set_mode(&path, mode);
     };
     lending("both", 1_234, 1_234, 0o6_755);
-    lending("own", NOBODY, NOBODY, 0o6_755);
-    lending("group", NOBODY, 1_234, 0o6_755);
+    lending("own", ORDINARY_USER, ORDINARY_USER, 0o6_755);
+    lending("group", ORDINARY_USER, 1_234, 0o6_755);
     fs::create_dir(module.latest.join("directory")).expect("a directory");
     tree::set_mode(&module.latest.join("directory"), 0o2_755);
     let name = module.expect_snapshot();
     let own = open_to_an_ordinary_user(&mut module);
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
     for expected in ["2", "0"] {
-        let setpriv = ["setpriv", &user, &group, "--clear-groups"];
-        let mut command = module.command_through(&setpriv, &["restore", "--json"]);
+        let mut command = module.command_through(&AS_ORDINARY_USER, &["restore", "--json"]);
         command.arg(module.snapshot(&name)).arg("--to").arg(own.join("new"));
         let run = Run::of(&mut command).exits(&[0, 4]);
         assert_eq!(run.json()["dropped_rights"].to_string(), expected, "{run}");

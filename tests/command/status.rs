@@ -11,7 +11,7 @@ use serde_json::Value;
 use support::module::Module;
 use support::run::{Run, tool};
 use support::time::name_of_age;
-use support::{NOBODY, have, is_root, tree};
+use support::{AS_ORDINARY_USER, have, is_root, tree};
 
 /// A process in place of the one that serves a connection; ended when this value is dropped.
 pub(crate) struct Connection(Child);
@@ -241,9 +241,7 @@ fn an_ordinary_user_is_told_that_the_state_is_unknown() {
     let program = module.directory.join("program");
     support::run::copy_program(support::BINARY.as_ref(), &program);
     module.server.program = program;
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let nobody = ["setpriv", &user, &group, "--clear-groups"];
-    let mut command = module.command_through(&nobody, &["status"]);
+    let mut command = module.command_through(&AS_ORDINARY_USER, &["status"]);
     Run::of(&mut command).exits(&[0]).says("UNKNOWN").says("  cannot tell how the backups are: ");
 }
 

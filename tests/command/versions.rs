@@ -15,7 +15,7 @@ use support::file_system::Mount;
 use support::module::{Module, NAME};
 use support::run::Run;
 use support::simulated::Simulated;
-use support::{NOBODY, have, is_root, may_mount, tree};
+use support::{AS_ORDINARY_USER, have, is_root, may_mount, tree};
 
 use crate::restore_lost_roots::open_to_an_ordinary_user;
 
@@ -432,10 +432,8 @@ fn an_ordinary_user_sees_versions_of_what_may_be_read() {
     }
     tree::set_mode(&module.snapshot(OLD[1]).join("closed"), 0o700);
     open_to_an_ordinary_user(&mut module);
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
     let ask = |words: &[&str]| {
-        let mut command = module.command_through(&setpriv, &["versions"]);
+        let mut command = module.command_through(&AS_ORDINARY_USER, &["versions"]);
         command.args(words).env_remove("HOME").env_remove("PATH");
         Run::of(&mut command)
     };

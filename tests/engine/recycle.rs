@@ -21,7 +21,7 @@ use support::module::Module;
 use support::random::Random;
 use support::run::{Run, copy_program, tool};
 use support::simulated::{EXPIRING, Simulated, entries, hook_at, settle};
-use support::{NOBODY, have, is_root, root, tree};
+use support::{ORDINARY_USER, have, is_root, root, tree};
 
 /// Sequences on each file system, and pushes in each.
 const SEQUENCES: u64 = 6;
@@ -661,12 +661,14 @@ fn an_ordinary_user_makes_read_only_directories_afresh() {
     // The build directory may be closed to others.
     let program = module.directory.join("program");
     copy_program(hook_at(), &program);
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    let (user, group) = (format!("--reuid={ORDINARY_USER}"), format!("--regid={ORDINARY_USER}"));
     let mut ordinary_user = vec!["setpriv", &user, &group, "--clear-groups"];
     if is_root() {
         for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
-            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path))
-                .exits(&[0]);
+            Run::of(
+                tool("chown").args(["-R", &format!("{ORDINARY_USER}:{ORDINARY_USER}")]).arg(path),
+            )
+            .exits(&[0]);
         }
     } else {
         ordinary_user.clear();

@@ -47,7 +47,11 @@ use std::path::Path;
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rsyncd-snapshot");
 
 /// The account that tests of ordinary users run as.
-pub(crate) const NOBODY: u32 = 65534;
+pub(crate) const ORDINARY_USER: u32 = 65534;
+
+/// Runs the command behind it as [`ORDINARY_USER`].
+pub(crate) const AS_ORDINARY_USER: [&str; 4] =
+    ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
 /// Whether all `tools` are installed.
 pub(crate) fn have(tools: &[&str]) -> bool {

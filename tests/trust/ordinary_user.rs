@@ -9,7 +9,7 @@ use std::process::Command;
 
 use support::module::Module;
 use support::run::{Run, copy_program, tool};
-use support::{BINARY, NOBODY, have, is_root, root, tree};
+use support::{AS_ORDINARY_USER, BINARY, ORDINARY_USER, have, is_root, root, tree};
 
 const OLD: [&str; 2] = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z"];
 
@@ -25,8 +25,10 @@ fn have_ordinary_user(tools: &[&str]) -> bool {
 fn give_to_nobody(module: &mut Module) {
     if is_root() {
         for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
-            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path))
-                .exits(&[0]);
+            Run::of(
+                tool("chown").args(["-R", &format!("{ORDINARY_USER}:{ORDINARY_USER}")]).arg(path),
+            )
+            .exits(&[0]);
         }
         // The build directory may be closed to others.
         let program = module.directory.join("program");
@@ -41,9 +43,7 @@ fn hook_as_nobody(module: &Module) -> Command {
 
 /// The words that make an ordinary user run what comes after them, through `wrapper`.
 fn as_nobody(wrapper: &[&str]) -> Vec<String> {
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
-    let words = if is_root() { &setpriv[..] } else { &[] };
+    let words = if is_root() { &AS_ORDINARY_USER[..] } else { &[] };
     words.iter().chain(wrapper).map(ToString::to_string).collect()
 }
 
@@ -198,12 +198,12 @@ fn another_group_is_a_change_of_a_directory() {
     let mut module = Module::new();
     tree::small(&module.latest);
     give_to_nobody(&mut module);
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    let (user, group) = (format!("--reuid={ORDINARY_USER}"), format!("--regid={ORDINARY_USER}"));
     let hook = || {
         Run::of(&mut module.hook_through(&["setpriv", &user, &group, "--groups=34"])).exits(&[0])
     };
     hook();
-    for (gid, expected) in [(34, 2), (NOBODY, 3)] {
+    for (gid, expected) in [(34, 2), (ORDINARY_USER, 3)] {
         let time = fs::metadata(module.latest.join("documents")).expect("a directory").modified();
         std::os::unix::fs::chown(module.latest.join("documents"), None, Some(gid))
             .expect("root may");
