@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::decide::decision_before_guards::decide_each;
 use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::pushed;
-use crate::decide::retention::decide_each;
 use crate::decide::snapshot::Snapshot;
 
 /// The usual distance is the median of this many of the newest distances. More would mislead:

@@ -6,11 +6,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::decide::decision_before_guards::decide_before_guards;
 use crate::decide::duration_text::DurationText;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::policy::Policy;
-use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_verdict::Decision;
 

@@ -15,8 +15,8 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::decision_before_guards::decide_before_guards;
 use crate::decide::policy::Policy;
-use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::Pause;
 use crate::decide::snapshot_verdict::{Decision, RotationHistory};

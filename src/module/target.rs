@@ -19,8 +19,8 @@ use crate::module::root_location::{
 use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
 use crate::store::module_directory::canonical_module;
-use crate::store::nesting;
 use crate::store::other_modules::OtherModules;
+use crate::store::overlapping_roots;
 use crate::store::registration::Registration;
 use crate::store::root::{RootAccess, SnapshotRoot};
 use crate::store::root_checks;
@@ -159,7 +159,7 @@ impl Target {
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub(crate) fn check_nesting_among(&self, others: &OtherModules) -> Result<()> {
-        nesting::check(others, &self.module_path, &self.root_path, !self.is_registered())
+        overlapping_roots::check(others, &self.module_path, &self.root_path, !self.is_registered())
     }
 
     /// The other modules of this machine, as they are now.
@@ -170,17 +170,21 @@ impl Target {
     /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could
     /// change or delete snapshots of another one.
     pub fn reaches_snapshots(&self) -> bool {
-        nesting::reaches_snapshots(&self.other_modules(), &self.module_path, &self.root_path)
+        overlapping_roots::reaches_snapshots(
+            &self.other_modules(),
+            &self.module_path,
+            &self.root_path,
+        )
     }
 
-    /// [`check_nesting`](Target::check_nesting) for a hook: [quickly](nesting::check_in_use) where
-    /// the root is in use.
+    /// [`check_nesting`](Target::check_nesting) for a hook:
+    /// [quickly](overlapping_roots::check_in_use) where the root is in use.
     ///
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting_in_hook(&self) -> Result<()> {
         match self.is_registered() {
-            true => nesting::check_in_use(&self.module_path, &self.root_path),
+            true => overlapping_roots::check_in_use(&self.module_path, &self.root_path),
             false => self.check_nesting(),
         }
     }

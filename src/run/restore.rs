@@ -1,8 +1,8 @@
 //! Restores out of a snapshot: the order of the steps, for a directory that the administrator
 //! names.
 //!
-//! Lease → plan → workshop → write → remove the workshop → sync → verify → is the snapshot still
-//! the same?
+//! Lease → plan → staging directory → write → remove the staging directory → sync → verify → is the
+//! snapshot still the same?
 //!
 //! * Before the plan has been made to its end, nothing is written. If it finds anything in the way,
 //!   nothing is.
@@ -32,7 +32,7 @@ use crate::module::target::Target;
 use crate::run::report::Report;
 use crate::run::restore_source::{SnapshotSource, name_of};
 use crate::store::dir::Dir;
-use crate::store::workshop::Workshop;
+use crate::store::restore_staging::RestoreStaging;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts::note_mounts_below;
 use crate::tell::counted;
@@ -122,8 +122,8 @@ pub(crate) fn into_directory(job: RestoreJob, directory: Dir) -> Result<Restored
         Ok(plan) => plan,
         Err(refused) => return Ok(*refused),
     };
-    let workshop = Workshop::open(directory)?;
-    Ok(write(job, &mut tree, plan, workshop, directory))
+    let staging = RestoreStaging::open(directory)?;
+    Ok(write(job, &mut tree, plan, staging, directory))
 }
 
 /// Where each path lands.
@@ -233,14 +233,14 @@ pub(crate) fn write(
     job: RestoreJob,
     tree: &mut TreeRestore,
     plan: PassOutcome,
-    workshop: Workshop,
+    staging: RestoreStaging,
     destination: Dir,
 ) -> Restored {
     let mut restored = Restored::default();
     let mut has_copied = false;
     {
         let _phase = progress::begin("restoring", Some(plan.entries));
-        let mut writer = EntryWriter::new(workshop.dir().directory);
+        let mut writer = EntryWriter::new(staging.dir().directory);
         restored.written = tree.pass(Pass::Write(&mut writer), &mut |_, _| ());
         (restored.linked, restored.reflinked) = (writer.linked, writer.reflinked);
         restored.munged_links = writer.munged_links;
@@ -252,7 +252,7 @@ pub(crate) fn write(
         // What the plan could not look at may be a hard link of another file.
         restored.errors = plan.errors;
     }
-    if let Err(error) = workshop.close() {
+    if let Err(error) = staging.close() {
         restored.errors.note(error);
     }
     if let Err(error) = restore_times(tree, destination) {
@@ -282,7 +282,7 @@ pub(crate) fn write(
 }
 
 /// Gives the destination itself its times again, if it is the counterpart of a directory of the
-/// snapshot: the removal of the workshop has changed them.
+/// snapshot: the removal of the staging directory has changed them.
 fn restore_times(tree: &TreeRestore, destination: Dir) -> Result<()> {
     let Some(path) = tree.paths.iter().find(|path| path.target.is_empty()) else { return Ok(()) };
     let restore = || -> SysResult<()> {

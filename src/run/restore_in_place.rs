@@ -30,7 +30,7 @@ use crate::store::dir::Dir;
 use crate::store::layout::Subdir;
 use crate::store::ledger_entry::{LedgerEntry, StoredEntry};
 use crate::store::lock::holder_of;
-use crate::store::workshop::Workshop;
+use crate::store::restore_staging::RestoreStaging;
 use crate::system::clock::Clock;
 use crate::system::process::Process;
 use crate::tell::error::{Error, Result};
@@ -65,15 +65,16 @@ pub(crate) fn in_place(
         Err(refused) => return Ok(*refused),
     };
     let stored = enter(session, job)?;
-    let workshop = match root.subdir(Subdir::Restoring).and_then(|dir| Workshop::open(dir.dir())) {
-        Ok(workshop) => workshop,
-        Err(error) => {
-            // Nothing was written, so the module is as it was.
-            target.open_ledger(root)?.strike(&stored)?;
-            return Err(error);
-        }
-    };
-    let mut restored = write(job, &mut tree, plan, workshop, module);
+    let staging =
+        match root.subdir(Subdir::Restoring).and_then(|dir| RestoreStaging::open(dir.dir())) {
+            Ok(staging) => staging,
+            Err(error) => {
+                // Nothing was written, so the module is as it was.
+                target.open_ledger(root)?.strike(&stored)?;
+                return Err(error);
+            }
+        };
+    let mut restored = write(job, &mut tree, plan, staging, module);
     end_lease();
     let status = if restored.is_exact() { 0 } else { PARTIAL_TRANSFER };
     let allowed = AllowedSnapshot::of_status(status, Reporter::Daemon, target.policy.statuses());

@@ -4,7 +4,6 @@
 //! before it becomes visible in the root. A snapshot disappears from the root durably before any
 //! file of it is removed. [`publish`] and [`retire`] hold these two orders.
 
-pub(crate) mod clean_up;
 pub(crate) mod completion;
 pub(crate) mod damage_file;
 pub(crate) mod dir;
@@ -19,20 +18,22 @@ pub(crate) mod lease_entry;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod ledger_entry;
+pub(crate) mod leftovers;
 pub(crate) mod link_trial;
 pub(crate) mod lock;
 pub(crate) mod memory;
 mod memory_name;
 pub(crate) mod module_directory;
 pub(crate) mod neighbours;
-pub(crate) mod nesting;
 pub(crate) mod other_modules;
+pub(crate) mod overlapping_roots;
 pub(crate) mod pin;
 pub(crate) mod pinning;
 pub(crate) mod pins_file;
 pub(crate) mod publish;
 pub(crate) mod record;
 pub(crate) mod registration;
+pub(crate) mod restore_staging;
 pub(crate) mod retire;
 pub(crate) mod root;
 pub(crate) mod root_checks;
@@ -44,4 +45,3 @@ pub(crate) mod state_file;
 pub(crate) mod transfer_number;
 pub(crate) mod unremovable;
 pub(crate) mod vanished;
-pub(crate) mod workshop;

@@ -4,7 +4,7 @@
 //! bottom-up → record and inode log → `syncfs`, checked → rename without replacing → fsync of the
 //! root, which the caller does together with its next one, before anything relies on the name.
 //! Before the rename a crash leaves only staging and a record without a snapshot, which
-//! [`clean_up`](crate::store::clean_up) removes; at the rename everything in the tree is on disk,
+//! [`leftovers`](crate::store::leftovers) removes; at the rename everything in the tree is on disk,
 //! file contents that rsync never synced included. So a name in the root is a complete tree at
 //! every instant, also after a crash. After the fsync the name survives a crash, too.
 
@@ -25,7 +25,6 @@ use crate::engine::index::draft::IndexDraft;
 use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::inodes::{InodeName, walk};
 use crate::engine::listing_cache::ListingCache;
-use crate::store::clean_up::{STAGED_IN_ROOT_PREFIX, forget};
 use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::index_file;
 use crate::store::inode_log::changed_in_place::InPlaceChanges;
@@ -33,6 +32,7 @@ use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;
 use crate::store::leases::LockedLeases;
+use crate::store::leftovers::{STAGED_IN_ROOT_PREFIX, forget};
 use crate::store::record::{CopyRecord, Record, SnapshotCost};
 use crate::store::root::SnapshotRoot;
 use crate::store::vanished;

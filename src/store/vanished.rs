@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::decide::vanished::{
     EarlierRuns, RecordWithoutTree, VanishedSnapshot, vanished_line, was_visible,
 };
-use crate::store::clean_up::forget;
 use crate::store::dir::{self, Dir, c_name, names_in};
 use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::layout::{Subdir, VANISHED_FILE};
+use crate::store::leftovers::forget;
 use crate::store::record::{Record, snapshot_name};
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;

@@ -18,7 +18,7 @@ use support::run::{Run, tool};
 use support::{exact, have, is_root, root, tree};
 
 /// How the names of directories begin in which a restore makes files.
-const WORKSHOP: &str = ".rsyncd-snapshot-restore-";
+const STAGING: &str = ".rsyncd-snapshot-restore-";
 
 fn to(module: &Module) -> PathBuf {
     module.directory.join("restored")
@@ -475,7 +475,7 @@ fn a_full_disk_ends_the_restore_and_leaves_no_half_file() {
         }
     }
     assert!(!to.join("d0002/large").exists());
-    assert!(names(&to).iter().all(|name| !name.starts_with(WORKSHOP)), "{:?}", names(&to));
+    assert!(names(&to).iter().all(|name| !name.starts_with(STAGING)), "{:?}", names(&to));
     let mut mount = tool("mount");
     Run::of(mount.args(["-o", "remount,size=32m"]).arg(&file_system.mount_point)).exits(&[0]);
     restore(&module, &name, &to, &[]).exits(&[0]);
@@ -518,11 +518,11 @@ fn what_a_killed_restore_leaves_is_removed_by_the_next() {
     let run = Run::of(killed.arg("--to").arg(&to));
     assert_eq!(run.signal(), Some(9), "{run}");
     let left: Vec<String> =
-        names(&to).into_iter().filter(|name| name.starts_with(WORKSHOP)).collect();
+        names(&to).into_iter().filter(|name| name.starts_with(STAGING)).collect();
     assert_eq!(left.len(), 1, "{:?}", names(&to));
     // What only looks like it stays.
     let (alike, closed) =
-        (to.join(format!("{WORKSHOP}0123456789abcdef")), to.join(format!("{WORKSHOP}notes")));
+        (to.join(format!("{STAGING}0123456789abcdef")), to.join(format!("{STAGING}notes")));
     for (path, mode) in [(&alike, 0o700), (&closed, 0o700)] {
         fs::create_dir(path).expect("a directory");
         fs::write(path.join("kept"), "mine").expect("a file");

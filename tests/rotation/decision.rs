@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rsyncd_snapshot::decide::clock_jump::ClockJump;
+use rsyncd_snapshot::decide::decision_before_guards::decide_before_guards;
 use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::free_space_candidates::free_space_candidates;
 use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::lease::SnapshotReader;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::retention::decide_before_guards;
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rsyncd_snapshot::decide::decision_before_guards::decide_before_guards;
 use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::forecast::{Expiry, Forecast, forecast};
 use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::retention::decide_before_guards;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 

@@ -89,7 +89,7 @@ impl Site {
         fingerprint::assert_equal(&self.before, &now, &format!("{what}: the snapshot"));
         let wanted = fingerprint::contents(&self.original());
         for (path, content) in fingerprint::contents(&self.to()) {
-            if is_in_workshop(&path) {
+            if is_in_staging(&path) {
                 continue;
             }
             let is_old = self.present.get(&path) == Some(&content);
@@ -109,7 +109,7 @@ impl Site {
         self.assert_nothing_is_half(what);
         self.assert_is_exact(what);
         let module = &self.module;
-        assert!(names_in(&self.to()).iter().all(|name| !is_in_workshop(Path::new(name))), "{what}");
+        assert!(names_in(&self.to()).iter().all(|name| !is_in_staging(Path::new(name))), "{what}");
         assert_eq!(module.left_over("restoring"), 0, "{what}");
         assert_eq!(ledger(module), [""; 0], "{what}");
         assert!(!module.is_marked("torn"), "{what}: {:?}", module.state());
@@ -122,7 +122,7 @@ impl Site {
     }
 }
 
-fn is_in_workshop(path: &Path) -> bool {
+fn is_in_staging(path: &Path) -> bool {
     path.to_string_lossy().starts_with(".rsyncd-snapshot-restore-")
 }
 

@@ -1,12 +1,13 @@
 //! Makes the entries of a restore.
 //!
-//! An entry is made in the workshop, gets all its attributes there, and is then renamed to its name
-//! at the destination. So a restore that is killed leaves the old entry, the new one or none under
-//! the name, never half of one; what it leaves in the workshop is removed by the next restore.
+//! An entry is made in the staging directory, gets all its attributes there, and is then renamed to
+//! its name at the destination. So a restore that is killed leaves the old entry, the new one or
+//! none under the name, never half of one; what it leaves in the staging directory is removed by
+//! the next restore.
 //!
-//! A file with several names in the selection stays in the workshop under another name until the
-//! end. The later names are linked from there: a path at the destination could lead to another file
-//! by then.
+//! A file with several names in the selection stays in the staging directory under another name
+//! until the end. The later names are linked from there: a path at the destination could lead to
+//! another file by then.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -27,7 +28,7 @@ use crate::engine::restore::compare::{EntrySide, state_of};
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{open_directory, rename_no_replace, stat_entry};
 
-/// The name in the workshop of the entry that is being made.
+/// The name in the staging directory of the entry that is being made.
 const NEW: &CStr = c"new";
 
 /// What rsyncd puts before the targets of symbolic links in a module without chroot.
@@ -52,8 +53,9 @@ pub(crate) struct TargetName<'a> {
 
 /// Makes the entries of one restore.
 pub(crate) struct EntryWriter<'a> {
-    workshop: BorrowedFd<'a>,
-    /// By inode of the snapshot: the file in the workshop that later names are linked from.
+    staging: BorrowedFd<'a>,
+    /// By inode of the snapshot: the file in the staging directory that later names are linked
+    /// from.
     originals: HashMap<u64, Identity>,
     /// Names that were made as hard links.
     pub linked: u64,
@@ -68,9 +70,9 @@ pub(crate) struct EntryWriter<'a> {
 }
 
 impl<'a> EntryWriter<'a> {
-    pub(crate) fn new(workshop: BorrowedFd<'a>) -> Self {
+    pub(crate) fn new(staging: BorrowedFd<'a>) -> Self {
         EntryWriter {
-            workshop,
+            staging,
             originals: HashMap::new(),
             linked: 0,
             reflinked: 0,
@@ -95,7 +97,7 @@ impl<'a> EntryWriter<'a> {
         self.clear()?;
         let made = self.make(source).and_then(|()| {
             if is_group {
-                self.keep_original(self.workshop, NEW, Identity::of(source.stat).inode)?;
+                self.keep_original(self.staging, NEW, Identity::of(source.stat).inode)?;
             }
             self.publish(target)
         });
@@ -113,10 +115,10 @@ impl<'a> EntryWriter<'a> {
     pub(crate) fn link(&mut self, inode: u64, target: TargetName) -> SysResult<()> {
         self.clear()?;
         let original = original_name(inode);
-        match linkat(self.workshop, &original[..], self.workshop, NEW, AtFlags::empty()) {
+        match linkat(self.staging, &original[..], self.staging, NEW, AtFlags::empty()) {
             Err(Errno::EMLINK) => {
                 self.originals.remove(&inode);
-                unlinkat(self.workshop, &original[..], UnlinkatFlags::NoRemoveDir)?;
+                unlinkat(self.staging, &original[..], UnlinkatFlags::NoRemoveDir)?;
                 return Err(Errno::EMLINK);
             }
             answer => answer?,
@@ -138,13 +140,13 @@ impl<'a> EntryWriter<'a> {
         inode: u64,
     ) -> SysResult<()> {
         let original = original_name(inode);
-        match linkat(directory, name, self.workshop, &original[..], AtFlags::empty()) {
+        match linkat(directory, name, self.staging, &original[..], AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EMLINK | Errno::EXDEV) => return Ok(()),
             Err(cause) => return Err(cause),
         }
         let name = std::ffi::CString::new(original).map_err(|_| Errno::EINVAL)?;
-        let kept = Identity::of(&stat_entry(self.workshop, &name)?);
+        let kept = Identity::of(&stat_entry(self.staging, &name)?);
         self.originals.insert(inode, kept);
         Ok(())
     }
@@ -152,7 +154,7 @@ impl<'a> EntryWriter<'a> {
     /// Forgets an original that is another file than was meant.
     pub(crate) fn discard_original(&mut self, inode: u64) -> SysResult<()> {
         self.originals.remove(&inode);
-        unlinkat(self.workshop, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)
+        unlinkat(self.staging, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)
     }
 
     /// Makes a directory that only this process may enter until it gets its attributes, in place of
@@ -161,15 +163,15 @@ impl<'a> EntryWriter<'a> {
     pub(crate) fn make_directory(&self, target: TargetName) -> SysResult<Identity> {
         let TargetName { directory, name, placement } = target;
         self.clear()?;
-        mkdirat(self.workshop, NEW, Mode::S_IRWXU)?;
-        let made = open_directory(self.workshop, NEW)?;
+        mkdirat(self.staging, NEW, Mode::S_IRWXU)?;
+        let made = open_directory(self.staging, NEW)?;
         // A set-gid bit or a default ACL above may have opened it to others.
         fchmod(&made, Mode::S_IRWXU)?;
         let own = Identity::of(&fstat(&made)?);
         if placement == Placement::Replacing {
             unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?;
         }
-        let published = rename_no_replace(self.workshop, NEW, directory, name);
+        let published = rename_no_replace(self.staging, NEW, directory, name);
         if published.is_err() {
             let _ = self.clear();
         }
@@ -183,15 +185,15 @@ impl<'a> EntryWriter<'a> {
             SFlag::S_IFDIR => return Err(Errno::EISDIR),
             SFlag::S_IFLNK => {
                 let link = readlinkat(directory, name)?;
-                symlinkat(link.as_os_str(), self.workshop, NEW)?;
+                symlinkat(link.as_os_str(), self.staging, NEW)?;
                 self.munged_links += u64::from(link.as_bytes().starts_with(MUNGED));
             }
             kind => {
-                mknodat(self.workshop, NEW, kind, Mode::from_bits_truncate(0o600), stat.st_rdev)?;
+                mknodat(self.staging, NEW, kind, Mode::from_bits_truncate(0o600), stat.st_rdev)?;
             }
         }
         let source = AttributeSource { stat, xattrs: XattrSource::OfEntry(directory, name) };
-        tolerated(attributes::apply_to_entry(source, (self.workshop, NEW))).map(drop)
+        tolerated(attributes::apply_to_entry(source, (self.staging, NEW))).map(drop)
     }
 
     fn make_regular(&mut self, source: EntrySide) -> SysResult<()> {
@@ -203,7 +205,7 @@ impl<'a> EntryWriter<'a> {
         }
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let copy = openat(self.workshop, NEW, flags, Mode::from_bits_truncate(0o600))?;
+        let copy = openat(self.staging, NEW, flags, Mode::from_bits_truncate(0o600))?;
         let copy = File::from(copy);
         match copy_content(&original, &copy, opened.st_size)? {
             ContentCopy::Reflink => self.reflinked += 1,
@@ -214,7 +216,8 @@ impl<'a> EntryWriter<'a> {
     }
 
     /// Takes the set-user-ID and set-group-ID bits from a copy whose owner could not be kept: with
-    /// them it would lend the rights of another user. No other user can reach it in the workshop.
+    /// them it would lend the rights of another user. No other user can reach it in the staging
+    /// directory.
     fn drop_foreign_rights(&mut self, original: &FileStat, copy: &File) -> SysResult<()> {
         let made = fstat(copy)?;
         let mode = state_of(original).mode_for(made.st_uid, made.st_gid);
@@ -232,9 +235,9 @@ impl<'a> EntryWriter<'a> {
     fn publish(&self, target: TargetName) -> SysResult<()> {
         let TargetName { directory, name, placement } = target;
         match placement {
-            Placement::Free => rename_no_replace(self.workshop, NEW, directory, name),
+            Placement::Free => rename_no_replace(self.staging, NEW, directory, name),
             Placement::Replacing => {
-                renameat(self.workshop, NEW, directory, name)?;
+                renameat(self.staging, NEW, directory, name)?;
                 // If both names were links of one inode, the kernel has left them as they were.
                 self.clear()
             }
@@ -243,7 +246,7 @@ impl<'a> EntryWriter<'a> {
 
     /// Removes what a failure has left of the entry that was being made.
     fn clear(&self) -> SysResult<()> {
-        let remove = |flags| match unlinkat(self.workshop, NEW, flags) {
+        let remove = |flags| match unlinkat(self.staging, NEW, flags) {
             Err(Errno::ENOENT) => Ok(()),
             answer => answer,
         };

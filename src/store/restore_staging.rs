@@ -1,13 +1,13 @@
-//! The workshop of a restore: a directory in which only this program makes files, until they get
-//! their names.
+//! The staging directory of a restore: a directory in which only this program makes files, until
+//! they get their names.
 //!
 //! It is locked for as long as its restore runs, and the kernel releases the lock of a restore that
 //! was killed. So the next restore into the same directory, or the next run on the root, sees which
-//! workshops are left over, and removes them.
+//! staging directories are left over, and removes them.
 //!
-//! A user who owns the directory above can give any directory the name of a workshop. So only what
-//! could be one is removed: entries with the names that a restore gives, and no directory that
-//! holds anything, in a directory of this process's user that is closed to others.
+//! A user who owns the directory above can give any directory the name of a staging directory. So
+//! only what could be one is removed: entries with the names that a restore gives, and no directory
+//! that holds anything, in a directory of this process's user that is closed to others.
 
 use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, RandomState};
@@ -25,27 +25,27 @@ use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 
-/// How the name of each workshop begins; sixteen hexadecimal digits follow.
+/// How the name of each staging directory begins; sixteen hexadecimal digits follow.
 pub(crate) const PREFIX: &str = ".rsyncd-snapshot-restore-";
 
-/// A leftover may be removed between the making of a workshop and its lock.
+/// A leftover may be removed between the making of a staging directory and its lock.
 const ATTEMPTS: usize = 8;
 
-/// A workshop in use.
-pub(crate) struct Workshop {
+/// A staging directory in use.
+pub(crate) struct RestoreStaging {
     own: OwnedDir,
     _lock: DirLock,
     parent: OwnedFd,
     name: CString,
 }
 
-impl Workshop {
-    /// Removes workshops that are left over in `parent`, and makes a new one there.
+impl RestoreStaging {
+    /// Removes staging directories that are left over in `parent`, and makes a new one there.
     pub(crate) fn open(parent: Dir) -> Result<Self> {
         remove_leftovers(parent)?;
         for attempt in 0..ATTEMPTS {
-            if let Some(workshop) = Workshop::try_open(parent, attempt)? {
-                return Ok(workshop);
+            if let Some(staging) = RestoreStaging::try_open(parent, attempt)? {
+                return Ok(staging);
             }
         }
         Err(Error::io("make a directory for new files in", parent.path, Errno::EEXIST))
@@ -72,7 +72,7 @@ impl Workshop {
             return Ok(None);
         }
         let parent = open_directory(parent.directory, c".").map_err(failed)?;
-        Ok(Some(Workshop { own: OwnedDir { directory, path }, _lock: lock, parent, name }))
+        Ok(Some(RestoreStaging { own: OwnedDir { directory, path }, _lock: lock, parent, name }))
     }
 
     /// The directory in which files are made.
@@ -88,7 +88,8 @@ impl Workshop {
     }
 }
 
-/// Removes the workshops in `parent` of restores that were killed. Returns whether there was one.
+/// Removes the staging directories in `parent` of restores that were killed. Returns whether there
+/// was one.
 pub(crate) fn remove_leftovers(parent: Dir) -> Result<bool> {
     let listing =
         Listing::read(parent.directory).map_err(|cause| Error::io("read", parent.path, cause))?;

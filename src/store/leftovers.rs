@@ -20,7 +20,7 @@ use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::record::{file_name, snapshot_name};
 use crate::store::root::SnapshotRoot;
-use crate::store::{unremovable, workshop};
+use crate::store::{restore_staging, unremovable};
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
@@ -42,7 +42,7 @@ pub(crate) fn clean_up(
     keep(empty_staging(root));
     keep(remove_staged_in_root(root));
     keep(remove_temporaries(root));
-    keep(remove_workshops(root));
+    keep(remove_restore_staging(root));
     if keeps_records {
         return (found, errors);
     }
@@ -128,13 +128,13 @@ fn remove_trees(root: &SnapshotRoot, dir: Dir, names: &[CString]) -> Result<bool
 
 /// Removes what restores in place left that were killed. Snapshots may share those files by now, so
 /// the change of their link counts is one of this program.
-fn remove_workshops(root: &SnapshotRoot) -> Result<bool> {
+fn remove_restore_staging(root: &SnapshotRoot) -> Result<bool> {
     let restoring = root.subdir(Subdir::Restoring)?;
     if names_in(restoring.dir())?.is_empty() {
         return Ok(false);
     }
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    workshop::remove_leftovers(restoring.dir())
+    restore_staging::remove_leftovers(restoring.dir())
 }
 
 pub(crate) fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
