@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::snapshot_choice::ChosenSnapshot;
-use crate::decide::restore_target::{KnownRoot, TargetRefusal, refusal};
+use crate::decide::restore_destination::{DestinationRefusal, ProtectedRoot, refusal};
 use crate::decide::root_overlap::ConfiguredModule;
 use crate::decide::zone::Zone;
 use crate::engine::responsiveness::is_responsive;
@@ -37,9 +37,9 @@ pub(crate) fn destination(
         return Err(Error::Usage(format!("{} is not a directory", escape_path(&path))));
     }
     let module = chosen.target.as_ref().map(|target| target.module_path.clone());
-    let source = KnownRoot { root: chosen.root_path.clone(), module };
+    let source = ProtectedRoot { root: chosen.root_path.clone(), module };
     let paths = paths_to(&path, &source);
-    let mut roots: Vec<KnownRoot> = paths.iter().flat_map(|path| roots_above(path)).collect();
+    let mut roots: Vec<ProtectedRoot> = paths.iter().flat_map(|path| roots_above(path)).collect();
     roots.push(source);
     roots.extend(configured(context));
     match refusal(&paths, &roots, PRIVATE) {
@@ -72,7 +72,7 @@ fn located(to: &Path) -> Result<PathBuf> {
 
 /// All paths that lead to the directory at `path`, as far as the kernel's list of mounts and the
 /// directories of the root `source` tell.
-fn paths_to(path: &Path, source: &KnownRoot) -> Vec<PathBuf> {
+fn paths_to(path: &Path, source: &ProtectedRoot) -> Vec<PathBuf> {
     let mut paths = match Mounts::read() {
         Some(mounts) => mounts.paths_to(path),
         None => vec![path.to_path_buf()],
@@ -100,7 +100,7 @@ fn paths_to(path: &Path, source: &KnownRoot) -> Vec<PathBuf> {
 }
 
 /// The snapshot roots at or above `path`, by the program's own directory in them.
-fn roots_above(path: &Path) -> Vec<KnownRoot> {
+fn roots_above(path: &Path) -> Vec<ProtectedRoot> {
     let is_root = |path: &&Path| path.join(PRIVATE).is_dir();
     path.ancestors()
         .filter(is_root)
@@ -109,13 +109,13 @@ fn roots_above(path: &Path) -> Vec<KnownRoot> {
             let module = registered.and_then(|registered| path_of(&registered.path));
             // On another machine the root has another path, and so has the module in it.
             let is_here = |module: &PathBuf| module.parent() == Some(root) || module.is_dir();
-            KnownRoot { root: root.to_path_buf(), module: module.filter(is_here) }
+            ProtectedRoot { root: root.to_path_buf(), module: module.filter(is_here) }
         })
         .collect()
 }
 
 /// The modules of `rsyncd.conf` that get snapshots, with their roots.
-fn configured(context: &Context) -> Vec<KnownRoot> {
+fn configured(context: &Context) -> Vec<ProtectedRoot> {
     let settings = &context.settings;
     let Ok(conf) = settings.rsyncd() else { return Vec::new() };
     let of_module = |module: ConfiguredModule| {
@@ -130,32 +130,32 @@ fn configured(context: &Context) -> Vec<KnownRoot> {
         let configured = configured_root(&policy, &module_path, name.as_deref()).ok();
         let remembered = remembered_root(&settings.memory, &module_path);
         let roots = configured.into_iter().chain(remembered);
-        roots.map(|root| KnownRoot { root, module: Some(module_path.clone()) }).collect()
+        roots.map(|root| ProtectedRoot { root, module: Some(module_path.clone()) }).collect()
     };
     conf.writable_modules().into_iter().flat_map(of_module).collect()
 }
 
-fn explain(path: &Path, why: &TargetRefusal) -> String {
+fn explain(path: &Path, why: &DestinationRefusal) -> String {
     let shown = escape_path(path);
     match why {
-        TargetRefusal::IsRoot => format!(
+        DestinationRefusal::IsRoot => format!(
             "{shown} is a snapshot root: restore into a directory of its own, such as --to {}",
             shell_path(&path.join("restored"))
         ),
-        TargetRefusal::InSnapshot(root) => format!(
+        DestinationRefusal::InSnapshot(root) => format!(
             "{shown} lies in a snapshot of {}, which must stay as it is: name another directory",
             escape_path(root)
         ),
-        TargetRefusal::InPrivate(root) => format!(
+        DestinationRefusal::InPrivate(root) => format!(
             "{shown} lies in {}, which holds the files of rsyncd-snapshot: name another directory",
             escape_path(&root.join(PRIVATE))
         ),
-        TargetRefusal::InModule(module) => format!(
+        DestinationRefusal::InModule(module) => format!(
             "{shown} lies in the module {}, where the next push would change it: restore into it \
              with --in-place, or name another directory",
             escape_path(module)
         ),
-        TargetRefusal::InRootOfUnknownModule(root) => format!(
+        DestinationRefusal::InRootOfUnknownModule(root) => format!(
             "{shown} lies in the snapshot root {}, and which directory there is the module is not \
              known: name a directory outside of it",
             escape_path(root)

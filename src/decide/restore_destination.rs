@@ -12,7 +12,7 @@ use crate::decide::zone::Zone;
 
 /// A directory that holds, or may hold, snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownRoot {
+pub struct ProtectedRoot {
     /// The root.
     pub root: PathBuf,
     /// The directory of its module, if that is known.
@@ -21,7 +21,7 @@ pub struct KnownRoot {
 
 /// Why nothing is restored into a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetRefusal {
+pub enum DestinationRefusal {
     /// It is a snapshot root.
     IsRoot,
     /// It is a snapshot, or lies in one, of this root.
@@ -36,36 +36,44 @@ pub enum TargetRefusal {
 
 /// Why nothing is restored into a directory. `paths`: all canonical paths that lead to it;
 /// `private`: the name of the program's own directory in a root.
-pub fn refusal(paths: &[PathBuf], roots: &[KnownRoot], private: &str) -> Option<TargetRefusal> {
+pub fn refusal(
+    paths: &[PathBuf],
+    roots: &[ProtectedRoot],
+    private: &str,
+) -> Option<DestinationRefusal> {
     let modules = roots.iter().filter_map(|known| known.module.as_deref());
     let in_module = modules.into_iter().find(|it| paths.iter().any(|path| path.starts_with(it)));
     if let Some(module) = in_module {
-        return Some(TargetRefusal::InModule(module.to_path_buf()));
+        return Some(DestinationRefusal::InModule(module.to_path_buf()));
     }
     let refusals = paths.iter().flat_map(|path| {
         roots.iter().filter_map(move |known| refusal_of_root(path, known, private))
     });
     // Two facts about one root may differ in whether its module is known.
     let (mut unknown, mut known): (Vec<_>, Vec<_>) =
-        refusals.partition(|why| matches!(why, TargetRefusal::InRootOfUnknownModule(_)));
-    let is_known = |why: &TargetRefusal| {
-        let TargetRefusal::InRootOfUnknownModule(root) = why else { return false };
+        refusals.partition(|why| matches!(why, DestinationRefusal::InRootOfUnknownModule(_)));
+    let is_known = |why: &DestinationRefusal| {
+        let DestinationRefusal::InRootOfUnknownModule(root) = why else { return false };
         roots.iter().any(|it| it.root == *root && it.module.is_some())
     };
     unknown.retain(|why| !is_known(why));
     known.drain(..).chain(unknown).next()
 }
 
-fn refusal_of_root(path: &Path, known: &KnownRoot, private: &str) -> Option<TargetRefusal> {
+fn refusal_of_root(
+    path: &Path,
+    known: &ProtectedRoot,
+    private: &str,
+) -> Option<DestinationRefusal> {
     let below = path.strip_prefix(&known.root).ok()?;
-    let Some(first) = below.components().next() else { return Some(TargetRefusal::IsRoot) };
+    let Some(first) = below.components().next() else { return Some(DestinationRefusal::IsRoot) };
     let name = first.as_os_str().as_encoded_bytes();
     if name == private.as_bytes() {
-        Some(TargetRefusal::InPrivate(known.root.clone()))
+        Some(DestinationRefusal::InPrivate(known.root.clone()))
     } else if SnapshotName::parse(name, &Zone::utc()).is_some() {
-        Some(TargetRefusal::InSnapshot(known.root.clone()))
+        Some(DestinationRefusal::InSnapshot(known.root.clone()))
     } else if known.module.is_none() {
-        Some(TargetRefusal::InRootOfUnknownModule(known.root.clone()))
+        Some(DestinationRefusal::InRootOfUnknownModule(known.root.clone()))
     } else {
         None
     }
@@ -75,8 +83,8 @@ fn refusal_of_root(path: &Path, known: &KnownRoot, private: &str) -> Option<Targ
 mod tests {
     use super::*;
 
-    fn known(root: &str, module: Option<&str>) -> KnownRoot {
-        KnownRoot { root: root.into(), module: module.map(PathBuf::from) }
+    fn known(root: &str, module: Option<&str>) -> ProtectedRoot {
+        ProtectedRoot { root: root.into(), module: module.map(PathBuf::from) }
     }
 
     #[test]
@@ -93,14 +101,17 @@ mod tests {
             ("/b", None),
             ("/b/laptop/restored", None),
             ("/b/laptop/latest2", None),
-            ("/b/laptop", Some(TargetRefusal::IsRoot)),
-            ("/b/laptop/latest", Some(TargetRefusal::InModule(module.clone()))),
-            ("/b/laptop/latest/x/y", Some(TargetRefusal::InModule(module))),
-            ("/b/laptop/2026-11-22T19-08-31Z", Some(TargetRefusal::InSnapshot(root.clone()))),
-            ("/b/laptop/2026-11-22T19-08-31Z/a", Some(TargetRefusal::InSnapshot(root.clone()))),
-            ("/b/laptop/2019-08-02 12:00:00/a", Some(TargetRefusal::InSnapshot(root.clone()))),
-            ("/b/laptop/.rsyncd-snapshot/drafts", Some(TargetRefusal::InPrivate(root))),
-            ("/data/desk/x", Some(TargetRefusal::InModule("/data/desk".into()))),
+            ("/b/laptop", Some(DestinationRefusal::IsRoot)),
+            ("/b/laptop/latest", Some(DestinationRefusal::InModule(module.clone()))),
+            ("/b/laptop/latest/x/y", Some(DestinationRefusal::InModule(module))),
+            ("/b/laptop/2026-11-22T19-08-31Z", Some(DestinationRefusal::InSnapshot(root.clone()))),
+            (
+                "/b/laptop/2026-11-22T19-08-31Z/a",
+                Some(DestinationRefusal::InSnapshot(root.clone())),
+            ),
+            ("/b/laptop/2019-08-02 12:00:00/a", Some(DestinationRefusal::InSnapshot(root.clone()))),
+            ("/b/laptop/.rsyncd-snapshot/drafts", Some(DestinationRefusal::InPrivate(root))),
+            ("/data/desk/x", Some(DestinationRefusal::InModule("/data/desk".into()))),
         ] {
             assert_eq!(of(directory), expected, "{directory}");
         }
@@ -109,22 +120,22 @@ mod tests {
     #[test]
     fn a_root_of_an_unknown_module_takes_nothing() {
         let lost = known("/b/laptop", None);
-        let of = |directory: &str, roots: &[KnownRoot]| {
+        let of = |directory: &str, roots: &[ProtectedRoot]| {
             refusal(&[directory.into()], roots, ".rsyncd-snapshot")
         };
-        let unknown = Some(TargetRefusal::InRootOfUnknownModule(lost.root.clone()));
+        let unknown = Some(DestinationRefusal::InRootOfUnknownModule(lost.root.clone()));
         let roots = [lost.clone()];
         assert_eq!(of("/b/laptop/latest/x", &roots), unknown);
         assert_eq!(of("/b/laptop/restored", &roots), unknown);
-        assert_eq!(of("/b/laptop", &roots), Some(TargetRefusal::IsRoot));
-        let in_snapshot = Some(TargetRefusal::InSnapshot(lost.root.clone()));
+        assert_eq!(of("/b/laptop", &roots), Some(DestinationRefusal::IsRoot));
+        let in_snapshot = Some(DestinationRefusal::InSnapshot(lost.root.clone()));
         assert_eq!(of("/b/laptop/2026-11-22T19-08-31Z/a", &roots), in_snapshot);
         // rsyncd.conf says which directory it is.
         let roots = [lost, known("/b/laptop", Some("/b/laptop/latest"))];
         assert_eq!(of("/b/laptop/restored", &roots), None);
         assert_eq!(
             of("/b/laptop/latest", &roots),
-            Some(TargetRefusal::InModule("/b/laptop/latest".into()))
+            Some(DestinationRefusal::InModule("/b/laptop/latest".into()))
         );
     }
 
@@ -134,9 +145,9 @@ mod tests {
         let of =
             |other: &str| refusal(&["/mnt/x".into(), other.into()], &roots, ".rsyncd-snapshot");
         assert_eq!(of("/b/x"), None);
-        let in_snapshot = Some(TargetRefusal::InSnapshot("/b/laptop".into()));
+        let in_snapshot = Some(DestinationRefusal::InSnapshot("/b/laptop".into()));
         assert_eq!(of("/b/laptop/2026-11-22T19-08-31Z/a/b"), in_snapshot);
-        let in_module = Some(TargetRefusal::InModule("/b/laptop/latest".into()));
+        let in_module = Some(DestinationRefusal::InModule("/b/laptop/latest".into()));
         assert_eq!(of("/b/laptop/latest/a"), in_module);
     }
 }
