@@ -20,7 +20,7 @@ use crate::decide::push_age::{
 use crate::decide::push_history::PushHistory;
 use crate::decide::rsync_status::RsyncStatus;
 use crate::decide::similar::did_you_mean;
-use crate::module::expected::{conf_file, expects_pushes};
+use crate::module::expected_pushes::{conf_file, expects_pushes};
 use crate::module::target::Target;
 use crate::store::expected_pushes;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList};

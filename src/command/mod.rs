@@ -71,7 +71,7 @@ use crate::decide::root_overlap::Opener;
 use crate::engine::responsiveness::is_responsive;
 use crate::module::confine::{self, WriteScope};
 use crate::module::context::Context;
-use crate::module::expected;
+use crate::module::expected_pushes;
 use crate::module::known_modules::{self, KnownModule, Needs};
 use crate::module::named_module::named;
 use crate::module::target::Target;
@@ -194,7 +194,7 @@ impl Context {
             .targets(module, true, needs)
             .inspect_err(|error| self.remember_unresolved(module, kind, error))?;
         if module.is_none() {
-            expected::note(&self.settings, Clock::System.now());
+            expected_pushes::note(&self.settings, Clock::System.now());
         }
         let others = self.other_modules();
         let mut skipped = Exit::Done;

@@ -24,7 +24,7 @@ use crate::command::status_view::{RootView, StatusView, to_full_text, to_text};
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::module::context::Context;
-use crate::module::expected::expects_pushes;
+use crate::module::expected_pushes::expects_pushes;
 use crate::module::known_modules::{KnownModule, Needs, beyond_conf, resolved_for};
 use crate::module::named_module::named;
 use crate::module::target::Target;

@@ -11,7 +11,7 @@ use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::engine::responsiveness::{ensure_responsive, is_responsive};
-use crate::module::expected::expects_pushes;
+use crate::module::expected_pushes::expects_pushes;
 use crate::module::found_on_disk::{self, RegisteredDirectory};
 use crate::module::root_location::{filled, remembered_root};
 use crate::module::target::Target;

@@ -3,7 +3,7 @@
 
 pub(crate) mod confine;
 pub(crate) mod context;
-pub(crate) mod expected;
+pub(crate) mod expected_pushes;
 pub(crate) mod found_on_disk;
 pub(crate) mod known_modules;
 pub(crate) mod named_module;
