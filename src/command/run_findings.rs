@@ -8,7 +8,7 @@ use crate::decide::duration_text::roughly;
 use crate::decide::free_space::bytes_text;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::lock_holder::LockHolder;
-use crate::decide::verdict::has_waited;
+use crate::decide::transfer_decision::has_waited;
 use crate::decide::verdict_facts::DueReason;
 use crate::module::target::Target;
 use crate::store::job_queue::{LONG_JOB, QUEUE, long_jobs};

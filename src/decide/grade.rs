@@ -1,4 +1,4 @@
-//! The grade of a snapshot; [`verdict`](crate::decide::verdict) decides it.
+//! The grade of a snapshot, which the [verdict](crate::decide::transfer_decision) decides.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The reason of a [verdict](crate::decide::verdict) about a transfer; log, `check`, `list` and the
-//! record show it.
+//! The reason of a [verdict](crate::decide::transfer_decision) about a transfer, which the log,
+//! `check`, `list` and the record show.
 
 use std::fmt;
 

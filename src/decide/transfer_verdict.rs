@@ -1,4 +1,5 @@
-//! What becomes of a transfer: its snapshot, its marks, and whether a snapshot stays due.
+//! The verdict about a transfer or a run, as data: its snapshot, the marks, and whether a snapshot
+//! stays due. [`transfer_decision`](crate::decide::transfer_decision) makes it.
 
 use crate::decide::grade::Grade;
 use crate::decide::torn_mark::TornMark;
@@ -15,9 +16,9 @@ pub enum DueMarkChange {
     /// A snapshot is due from now on. A due mark that exists already is older, and may be for a
     /// better grade.
     Set {
-        /// Why.
+        /// Why it is due.
         reason: DueReason,
-        /// Who asks.
+        /// Who asks for it.
         asked: Asked,
     },
 }

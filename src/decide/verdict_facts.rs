@@ -1,5 +1,6 @@
-//! The facts that a [verdict](crate::decide::verdict) rests on: who asks for a snapshot, what is
-//! known of the transfer and of others, and how the tree differs from the snapshots.
+//! The facts that a [verdict](crate::decide::transfer_decision) about a transfer or a run rests on:
+//! who asks for a snapshot, what is known of the transfer and of others, and how the tree differs
+//! from the snapshots.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -4,9 +4,9 @@
 //! in between. If the snapshot is deferred, the root is marked due before that lock is released. So
 //! the hook of the running push finds the mark.
 
+use crate::decide::transfer_decision::{has_waited, verdict};
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::DueMarkChange;
-use crate::decide::verdict::{has_waited, verdict};
 use crate::decide::verdict_facts::{RunningPushes, VerdictFacts, VerdictStage};
 use crate::module::target::Target;
 use crate::run::dead_transfers::reap;

@@ -5,7 +5,7 @@
 
 use crate::decide::push_history::{EndedPush, PushOutcome};
 use crate::decide::rsync_status::RsyncStatus;
-use crate::decide::verdict::verdict;
+use crate::decide::transfer_decision::verdict;
 use crate::decide::verdict_facts::{AllowedSnapshot, VerdictStage};
 use crate::module::target::Target;
 use crate::run::request::{Request, Requester};

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::root_overlap::Opener;
-use crate::decide::verdict::has_waited;
+use crate::decide::transfer_decision::has_waited;
 use crate::decide::verdict_facts::{ClientCompletion, DueReason};
 use crate::module::target::Target;
 use crate::run::lost_history::{begins_anew, holds_snapshots, moved_root, refusal_of_root};

@@ -22,9 +22,9 @@ use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::pushes_without_snapshot::PushesWithoutSnapshot;
 use crate::decide::torn_mark::TornEvidence;
+use crate::decide::transfer_decision::{marks_after, verdict};
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::{DueMarkChange, TransferVerdict};
-use crate::decide::verdict::{marks_after, verdict};
 use crate::decide::verdict_facts::{
     ClientCompletion, DueReason, LedgerCoverage, RunningPushes, TreeComparison, VerdictFacts,
     VerdictStage,

@@ -17,8 +17,8 @@ use crate::decide::client::Client;
 use crate::decide::grade::Grade;
 use crate::decide::push_history::{EndedPush, PushOutcome};
 use crate::decide::root_overlap::Opener;
+use crate::decide::transfer_decision::{self, end_of_transfer, grade_alone};
 use crate::decide::transfer_verdict::TransferVerdict;
-use crate::decide::verdict::{self, end_of_transfer, grade_alone};
 use crate::decide::verdict_facts::{
     AllowedSnapshot, Asked, ClientCompletion, DueReason, LedgerCoverage, Occasion, RunningPushes,
     TransferEnd, VerdictFacts, VerdictStage,
@@ -127,7 +127,7 @@ impl EndedTransfer<'_> {
                 LedgerCoverage::All
             }
         };
-        verdict::verdict(&VerdictFacts {
+        transfer_decision::verdict(&VerdictFacts {
             occasion,
             stage: VerdictStage::BeforeComparison,
             coverage,

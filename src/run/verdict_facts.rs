@@ -1,4 +1,4 @@
-//! Collects the facts for a [verdict](crate::decide::verdict).
+//! Collects the facts for a [verdict](crate::decide::transfer_decision) about a transfer or a run.
 
 use std::os::fd::BorrowedFd;
 

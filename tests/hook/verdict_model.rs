@@ -26,9 +26,9 @@ use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::push_job::PushJob;
 use rsyncd_snapshot::decide::torn_mark::TornEvidence;
 use rsyncd_snapshot::decide::torn_mark::TornMark;
+use rsyncd_snapshot::decide::transfer_decision::{marks_after, verdict};
 use rsyncd_snapshot::decide::transfer_reason::TransferReason;
 use rsyncd_snapshot::decide::transfer_verdict::TransferVerdict;
-use rsyncd_snapshot::decide::verdict::{marks_after, verdict};
 use rsyncd_snapshot::decide::verdict_facts::{
     AllowedSnapshot, ClientCompletion, Forbidden, LedgerCoverage, Occasion, RunningPushes,
     Statuses, TransferEnd, TreeComparison, VerdictFacts, VerdictStage,

@@ -17,7 +17,7 @@ use crate::client::machine::Privilege;
 use crate::client::snapshots::destination_snapshots::DestinationSnapshots;
 use crate::command::snapshot::SnapshotOptions;
 use crate::decide::name::SnapshotName;
-use crate::decide::verdict;
+use crate::decide::transfer_decision;
 use crate::decide::verdict_facts::ClientCompletion;
 use crate::store::completion;
 use crate::store::layout::PRIVATE;
@@ -41,7 +41,7 @@ pub(crate) fn take(snapshots: &DestinationSnapshots, options: SnapshotOptions) -
     log::warn!("making the snapshot with `cp --archive --link`: {REMEDY}");
     let policy = snapshots.context.settings.policy(None);
     let status = options.status.unwrap_or(0);
-    let grade = verdict::grade_alone(status, completion(snapshots)?, policy.statuses());
+    let grade = transfer_decision::grade_alone(status, completion(snapshots)?, policy.statuses());
     let name = SnapshotName::new(Utc::now().trunc_subsecs(0), grade).text;
     let staging = parent.join(format!(".{name}.unfinished"));
     let mut args = snapshots.job.ionice_args();
