@@ -75,7 +75,7 @@ pub(crate) struct BackupOptions {
     /// Leave out what matches this pattern of rsync
     #[arg(short = 'x', long, value_name = "PATTERN", allow_hyphen_values = true)]
     pub exclude: Vec<OsString>,
-    /// Go on where uname does not say that this is a Linux
+    /// Go on even if uname does not say that this is Linux
     #[arg(short, long)]
     pub force: bool,
     /// Show no desktop notifications

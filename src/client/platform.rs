@@ -18,11 +18,11 @@ pub(crate) fn check(is_forced: bool) -> Result<()> {
         return Ok(());
     }
     if is_forced {
-        log::warn!("uname does not say that this is a Linux; going on, as --force is given");
+        log::warn!("uname does not say that this is Linux; going on, as --force is given");
         return Ok(());
     }
     Err(ClientError::Refused(
-        "uname does not say that this is a Linux, the only system that is supported; try --force \
+        "uname does not say that this is Linux, the only system that is supported; try --force \
          at your own risk"
             .into(),
     ))

@@ -66,7 +66,7 @@ pub(crate) fn run(
         .exec();
     // The command was not run.
     if let Some(Err(error)) = lease.map(Lease::end) {
-        log::debug!("the lease stays until this process has ended: {error}");
+        log::debug!("the lease could not be removed, and lasts until this process ends: {error}");
     }
     log::error!("cannot run {}: {error}", escape(program.as_bytes()));
     Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })

@@ -258,7 +258,10 @@ impl Context {
         }
         let failure = RunFailure::now(kind, error.to_string());
         if let Err(error) = memory.change(path, |memory| memory.failure = Some(failure.clone())) {
-            log::debug!("{}: nothing remembered: {error}", escape_path(path));
+            log::debug!(
+                "{}: what this machine remembers of it cannot be written: {error}",
+                escape_path(path)
+            );
         }
     }
 

@@ -77,11 +77,11 @@ pub(crate) fn release_torn(context: &Context, released: Released) -> Result<Exit
         }
         let kept = newest_complete(target)?.map(|name| {
             format!(
-                "; the next snapshot counts as complete, so if the module is a mixture, keep \
-                 {name} from before by `pin {name}`"
+                ", and the next snapshot as complete; if files may be missing, keep {name} from \
+                 before by `pin {name}`"
             )
         });
-        Ok(format!("no longer torn{}", kept.unwrap_or_default()))
+        Ok(format!("no longer torn: the module counts as whole{}", kept.unwrap_or_default()))
     })
 }
 

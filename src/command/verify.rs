@@ -257,8 +257,8 @@ impl VerifyView {
             ),
             of_files(
                 self.unstable,
-                "whose inode numbers change from look to look: cannot tell whether they were \
-                 altered",
+                "whose inode numbers change each time they are read: cannot tell whether they \
+                 were altered",
             ),
             of_files(
                 self.unprovable,

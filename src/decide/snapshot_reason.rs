@@ -164,7 +164,7 @@ pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
     match going {
         0 => format!("nothing expires: {pause}"),
         going => format!(
-            "nothing expires but {}, by each time that can be right: {pause}",
+            "nothing expires but {}, which would go whichever time of the clock is right: {pause}",
             counted(going, "snapshot")
         ),
     }
@@ -242,10 +242,9 @@ impl fmt::Display for SnapshotReason {
             SnapshotReason::VerifiedInDoubt => {
                 f.write_str("how long it was unchanged is not known while the clock is in doubt")
             }
-            SnapshotReason::EveryTime(count) => write!(
-                f,
-                "the clock is in doubt, but it goes by each of {count} times that can be right"
-            ),
+            SnapshotReason::EveryTime(count) => {
+                write!(f, "the clock is in doubt, but it goes whichever of {count} times is right")
+            }
             SnapshotReason::SlotTaken { frequency, slot, by } => {
                 write!(f, "{frequency}: {by} stands for {slot}")
             }

@@ -63,7 +63,7 @@ pub(crate) enum CopyReason {
 
 fn reason(why: CopyReason) -> &'static str {
     match why {
-        CopyReason::PartialDir => "it is in a partial directory, where rsync goes on in place",
+        CopyReason::PartialDir => "it is in a partial directory, where rsync writes in place",
         CopyReason::Refused(Errno::EMLINK) => "it has as many links as the file system allows",
         CopyReason::Refused(_) => {
             "it is immutable or append-only, or fs.protected_hardlinks guards it"

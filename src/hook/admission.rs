@@ -150,7 +150,11 @@ fn enter_reader(target: &Target, request: &TransferRequest, refused: bool, clock
         Ledger::apart(target.memory.ledgers(&target.module_path))?.enter_reader(&entry)
     };
     if let Err(error) = enter() {
-        log::debug!("{}: a transfer that reads is not in the ledger: {error}", target.label());
+        log::debug!(
+            "{}: a transfer that reads could not be entered in the ledger of running transfers: \
+             {error}",
+            target.label()
+        );
     }
 }
 

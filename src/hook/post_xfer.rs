@@ -94,7 +94,7 @@ pub fn after_transfer(
 ) -> Result<Exit> {
     let client = &transfer.connection.client;
     log::debug!(
-        "{}: transfer of process {} from {} ({}) as '{}' ended with status {} (raw {})",
+        "{}: transfer of process {} from {} ({}) as '{}' ended with status {} (wait status {})",
         target.label(),
         transfer.connection.pid.unwrap_or_default(),
         client.address,
@@ -131,7 +131,10 @@ pub fn after_transfer(
             // Another push of the client may have ended meanwhile, found the backup finished, and
             // left the snapshot to this hook. So the client's files are looked up once more.
             if ended.verdict(&seen, true).because == TransferReason::LeftToClient {
-                log::info!("{}: no snapshot yet: its client has not finished", target.label());
+                log::info!(
+                    "{}: no snapshot yet: the client has not finished its backup",
+                    target.label()
+                );
                 return Ok(Exit::Done);
             }
         }
@@ -224,7 +227,7 @@ fn remember_failure(context: &Context, transfer: &FinishedTransfer, message: &st
     });
     if let Err(error) = remembered {
         log::debug!(
-            "{}: nothing remembered: {error}",
+            "{}: what this machine remembers of it cannot be written: {error}",
             escape_path(&transfer.connection.module_path)
         );
     }

@@ -24,6 +24,9 @@ use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 use crate::tell::output::print;
 
+/// What messages say of a transfer that begins without an entry in the ledger.
+const NOT_ENTERED: &str = "could not be entered in the ledger of running transfers";
+
 /// Reads rsyncd's environment, and lets the transfer in or turns it away.
 ///
 /// # Errors
@@ -137,14 +140,11 @@ fn without_target(
 fn let_in(label: &str, request: &TransferRequest, error: &Error) -> Exit {
     if request.reads_only {
         // The module may offer snapshots for reading, and have no root of its own.
-        log::debug!("{label}: this transfer is not in the ledger: {error}");
+        log::debug!("{label}: this transfer {NOT_ENTERED}: {error}");
     } else if request.arguments.kind.writes() {
-        log::error!(
-            "{label}: this push is not in the ledger of running transfers, so its snapshot will be \
-             partial: {error}"
-        );
+        log::error!("{label}: this push {NOT_ENTERED}, so its snapshot will be partial: {error}");
     } else {
-        log::warn!("{label}: this transfer is not in the ledger of running transfers: {error}");
+        log::warn!("{label}: this transfer {NOT_ENTERED}: {error}");
     }
     Exit::Done
 }

@@ -95,12 +95,15 @@ pub(crate) fn finished_root(module_path: &Path, pid: u32) -> Option<SnapshotRoot
     // A detached hook may be at work when the process has ended and its number was used again.
     let is_hook = Process::branch_of(pid).is_ok_and(|branch| branch.is_some());
     let shown = nearest_root(module_path).ok()?.filter(|_| is_hook)?;
-    shown.open().inspect_err(|error| log::debug!("leases stay: {error}")).ok()
+    shown
+        .open()
+        .inspect_err(|error| log::debug!("leases last until their processes end: {error}"))
+        .ok()
 }
 
 /// Ends the leases of the connection.
 pub(crate) fn end(root: &SnapshotRoot, pid: u32) {
     if let Err(error) = leases::end_of(root, pid) {
-        log::debug!("leases stay until their process has ended: {error}");
+        log::debug!("leases could not be removed, and last until their processes end: {error}");
     }
 }

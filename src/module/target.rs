@@ -339,7 +339,7 @@ impl Target {
             memory.module = name.clone().or(memory.module.take());
         });
         if let Err(error) = remembered {
-            log::debug!("nothing remembered outside the snapshot root: {error}");
+            log::debug!("what this machine remembers of the module cannot be written: {error}");
         }
     }
 

@@ -190,7 +190,7 @@ fn log_dead(target: &Target, stored: &StoredEntry) {
         log::warn!(
             "{label}: the push of {who} (process {pid} of another machine or PID namespace) began \
              at {}, its process cannot be seen from here, and no run there has ended it; it counts \
-             as dead now",
+             as killed now",
             stored.began.format("%FT%TZ")
         );
     }

@@ -111,7 +111,7 @@ pub(crate) fn remove(
 ) -> Result<()> {
     let removed = retire::remove(root, names, leases)?;
     for error in removed.errors {
-        report.warn(format!("a retired snapshot remains: {error}"));
+        report.warn(format!("a retired snapshot could not be removed: {error}"));
     }
     if removed.trees > 0 {
         log::info!(

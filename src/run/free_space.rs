@@ -259,7 +259,7 @@ impl Shortage<'_> {
             memory.space_missing_since = since.or(is_missing.then_some(now));
         });
         if let Err(error) = noted {
-            log::debug!("nothing remembered outside the snapshot root: {error}");
+            log::debug!("what this machine remembers of the module cannot be written: {error}");
         }
     }
 

@@ -34,6 +34,6 @@ pub(crate) fn remember(target: &Target, result: &Result<Report>) {
         }
     });
     if let Err(error) = remembered {
-        log::debug!("nothing remembered outside the snapshot root: {error}");
+        log::debug!("what this machine remembers of the module cannot be written: {error}");
     }
 }

@@ -112,7 +112,10 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
         match State::read(root.private())?.due {
             None => return Ok(Report::new(target, Ending::NotDue)),
             Some(mark) if awaits_client(target, root, &mark, clock.now()) => {
-                log::info!("{}: no snapshot yet: its client has not finished", target.label());
+                log::info!(
+                    "{}: no snapshot yet: the client has not finished its backup",
+                    target.label()
+                );
                 return Ok(Report::new(target, Ending::Deferred));
             }
             Some(mark) => request = Request { only_if_due: true, ..Request::for_due_mark(&mark) },

@@ -96,7 +96,11 @@ pub(crate) fn free_retired(session: Session, need: SpaceNeed) -> Result<Vec<Stri
         _ => retire::past_grace(root, target.policy.grace(), now)?.names,
     };
     let removed = retire::remove(root, &names, LeaseRule::Hold(session.lease_terms()))?;
-    Ok(removed.errors.iter().map(|error| format!("a retired snapshot remains: {error}")).collect())
+    Ok(removed
+        .errors
+        .iter()
+        .map(|error| format!("a retired snapshot could not be removed: {error}"))
+        .collect())
 }
 
 /// Whether hardly any bytes or inodes are free. False if the file system does not tell.
@@ -181,7 +185,9 @@ fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<
         ));
     }
     for cause in unremovable::remove_all(root)? {
-        report.warn(format!("a snapshot in .rsyncd-snapshot/unremovable remains: {cause}"));
+        report.warn(format!(
+            "a snapshot in .rsyncd-snapshot/unremovable still cannot be removed: {cause}"
+        ));
     }
     Ok(())
 }

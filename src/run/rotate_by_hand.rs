@@ -41,7 +41,7 @@ pub(crate) fn rotate(
         Err(error) => memory.failure = Some(RunFailure::now(RunKind::Rotation, error.to_string())),
     });
     if let Err(error) = remembered {
-        log::debug!("nothing remembered outside the snapshot root: {error}");
+        log::debug!("what this machine remembers of the module cannot be written: {error}");
     }
     result
 }

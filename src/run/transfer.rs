@@ -242,7 +242,10 @@ fn strike_reader(target: &Target, transfer: &FinishedTransfer) -> Result<bool> {
 /// [`strike_reader`] for a hook that does nothing else; an error is only logged.
 pub(crate) fn forget_reader(target: &Target, transfer: &FinishedTransfer) {
     if let Err(error) = strike_reader(target, transfer) {
-        log::debug!("{}: the entry of this transfer stays in the ledger: {error}", target.label());
+        log::debug!(
+            "{}: the entry of this transfer could not be removed from the ledger: {error}",
+            target.label()
+        );
     }
 }
 
@@ -306,7 +309,8 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Sto
         // A request without an entry has none to take over, and its snapshot needs none.
         Err(error) if request.ledger_entry.is_none() => {
             log::warn!(
-                "{}: the end of the transfer is not in the ledger of running transfers: {error}",
+                "{}: the end of the transfer could not be noted in the ledger of running \
+                 transfers: {error}",
                 target.label()
             );
             None

@@ -198,7 +198,7 @@ impl Drop for Lease {
         if !self.is_left
             && let Err(error) = remove_file(self.dir.dir(), &self.file)
         {
-            log::debug!("a lease stays until this process has ended: {error}");
+            log::debug!("a lease could not be removed, and lasts until this process ends: {error}");
         }
     }
 }

@@ -70,7 +70,10 @@ pub(crate) fn clean_up(
 /// again.
 pub(crate) fn discard_staging(root: &SnapshotRoot) {
     if let Err(error) = clear_staging(root) {
-        log::debug!("staging remains for the next run: {error}");
+        log::debug!(
+            "the rest of an unfinished snapshot stays in .rsyncd-snapshot/staging, and the next \
+             run removes it: {error}"
+        );
     }
 }
 

@@ -316,7 +316,7 @@ impl SnapshotRoot {
             Ok(LinkTrial::NoLinks) => Err(root_checks::no_hard_links(&self.path, &self.kind())),
             Ok(trial) => Ok(Some(trial)),
             Err(cause) => {
-                log::debug!("{}: no trial of hard links: {cause}", self.label());
+                log::debug!("{}: hard links could not be tried: {cause}", self.label());
                 Ok(None)
             }
         }

@@ -156,7 +156,10 @@ impl SnapshotList {
                     ListedSnapshot { name, record, unreadable: false, pin: None, obstacle, reader }
                 }
                 Err(error) => {
-                    catalog.warnings.push(format!("{} is kept: {error}", name.text));
+                    catalog.warnings.push(format!(
+                        "{} stays, since its record cannot be read: {error}",
+                        name.text
+                    ));
                     ListedSnapshot {
                         name,
                         record: None,

@@ -175,7 +175,7 @@ fn another_system_than_linux_is_refused_unless_forced() {
     let latest = machine.latest.to_str().expect("UTF-8");
     let source = machine.source.to_str().expect("UTF-8");
     let arguments = ["--no-sudo", "--disable-notifications", source, latest];
-    stage.backup(&arguments).exits(&[2]).says("does not say that this is a Linux").says("--force");
+    stage.backup(&arguments).exits(&[2]).says("does not say that this is Linux").says("--force");
     stage.backup(&["--check", source, latest]).exits(&[2]);
     assert!(!machine.latest.exists());
     stage.backup(&[&["-f"][..], &arguments].concat()).exits(&[0]).says("as --force is given");

@@ -256,7 +256,7 @@ fn another_policy_is_shown_beside_the_present_one() {
     assert_eq!(snapshot(&plan, "2024-11-20T18-00-00Z")["keep"], true);
     let run = module.run(&arguments);
     let run = run.says("nothing expires before `rotate --confirm`, because it would expire 2 of 3");
-    assert!(!run.stdout().contains("by each time that can be right"), "{run}");
+    assert!(!run.stdout().contains("whichever time of the clock is right"), "{run}");
 }
 
 #[test]

@@ -93,6 +93,6 @@ fn a_rotation_that_can_be_remembered_nowhere_is_one_all_the_same() {
         .run(&["rotate", "data"])
         .exits(&[4])
         .says("this run works at once")
-        .says("nothing remembered outside the snapshot root: cannot ");
+        .says("what this machine remembers of the module cannot be written: cannot ");
     assert_eq!((module.snapshots(), module.retired().len()), (vec![newest], OLD.len()));
 }

@@ -327,11 +327,17 @@ fn every_line_of_the_hooks_names_the_module() {
     };
     of_module(&module.run_hook().exits(&[2]));
     let direct: [&str; 0] = [];
-    of_module(&Run::of(&mut module.gate_through(&direct)).exits(&[0]).says("not in the ledger"));
+    of_module(
+        &Run::of(&mut module.gate_through(&direct))
+            .exits(&[0])
+            .says("could not be entered in the ledger"),
+    );
     let elsewhere = module.directory.join("not there");
     let mut gate = module.gate_through(&direct);
     of_module(
-        &Run::of(gate.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[0]).says("not in the ledger"),
+        &Run::of(gate.env("RSYNC_MODULE_PATH", &elsewhere))
+            .exits(&[0])
+            .says("could not be entered in the ledger"),
     );
     let mut hook = module.hook();
     of_module(&Run::of(hook.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[1]));

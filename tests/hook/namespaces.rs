@@ -231,7 +231,7 @@ fn a_killed_containers_push_is_unknown_to_its_successor_until_it_expires() {
     elsewhere(&module, &["snapshot", "data", "--due"]).exits(&[0]);
     assert!(left.exists() && !module.is_marked("torn"), "{:?}", module.state());
     make_older(&left, 2);
-    elsewhere(&module, &["snapshot", "data", "--due"]).exits(&[4]).says("counts as dead now");
+    elsewhere(&module, &["snapshot", "data", "--due"]).exits(&[4]).says("counts as killed now");
     assert!(!left.exists() && module.is_marked("torn"), "{:?}", module.state());
 }
 
@@ -291,7 +291,7 @@ fn another_machines_push_is_unknown_here() {
     tree::write(&module.latest.join("half"), "a file");
     table.insert("began".to_string(), "2199-01-01T00:00:00Z".into());
     fs::write(&there, toml::to_string(&table).expect("an entry")).expect("written");
-    module.run(&["snapshot", "data", "--due"]).exits(&[4]).says("counts as dead now");
+    module.run(&["snapshot", "data", "--due"]).exits(&[4]).says("counts as killed now");
     assert!(!there.exists() && module.is_marked("torn"), "{:?}", module.state());
 }
 

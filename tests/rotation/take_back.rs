@@ -215,7 +215,9 @@ fn what_cannot_be_moved_to_be_removed_stays_retired_and_is_told_of() {
     let module = three();
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     let run = disturbed(&module, "inject=renameat2:error=EIO", &["rotate", "data", "--purge"]);
-    run.exits(&[4]).says("a retired snapshot remains: cannot remove").says("Input/output error");
+    run.exits(&[4])
+        .says("a retired snapshot could not be removed: cannot remove")
+        .says("Input/output error");
     assert_eq!(retired(&module), OLD[..2]);
     module.run(&["undelete", "data", OLD[1]]).exits(&[0]);
     module.run(&["rotate", "data", "--purge"]).exits(&[0]);

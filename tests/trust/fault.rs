@@ -321,7 +321,7 @@ fn a_snapshot_that_cannot_be_removed_waits_in_staging() {
     let faults = ["-e", "inject=linkat:error=EIO:when=3", "-e", "inject=unlinkat:error=EIO"];
     let run = disturbed(&module, &faults, |module, strace| module.hook_through(strace));
     let run =
-        run.exits(&[1]).says("cannot link").says("staging remains for the next run: cannot remove");
+        run.exits(&[1]).says("cannot link").says("and the next run removes it: cannot remove");
     assert_eq!((module.snapshots().len(), module.left_over("staging")), (0, 1), "{run}");
     module.run_hook().exits(&[0]).says("cleaned up");
     assert_eq!((module.snapshots().len(), module.left_over("staging")), (1, 0));
@@ -350,7 +350,11 @@ fn a_worker_that_cannot_give_work_away_does_it_itself() {
     // Unless no worker waited for work: then it is the removal itself that cannot open it.
     let is_left = module.left_over("staging") > 0;
     let run = run.exits(if is_left { &[4] } else { &[0] });
-    assert_eq!(run.stderr().contains("a retired snapshot remains: cannot open"), is_left, "{run}");
+    assert_eq!(
+        run.stderr().contains("a retired snapshot could not be removed: cannot open"),
+        is_left,
+        "{run}"
+    );
     module.run_hook().exits(&[0]);
     assert_eq!((module.snapshots(), module.left_over("staging")), (vec![newest], 0), "{run}");
 }

@@ -234,7 +234,10 @@ impl Drop for LinkWindow {
         if let Some(file) = &mut self.file
             && let Err(cause) = record(file, WindowRecord::now(WindowEvent::Close))
         {
-            log::debug!("the window in inodes/windows stays open: {cause}");
+            log::debug!(
+                "inodes/windows does not say when this run stopped making links, so `verify` \
+                 cannot use change times from then to the next run: {cause}"
+            );
         }
     }
 }
