@@ -27,7 +27,7 @@ pub struct TreeChange {
 }
 
 impl TreeChange {
-    /// Whether more than `share` percent of the tree changed or went.
+    /// Whether more than `share` percent of the tree changed or was removed.
     pub fn is_anomalous(self, share: u8) -> bool {
         let touched = u128::from(self.changed) + u128::from(self.removed);
         // The root directory changes, too, but it does not count as an entry.

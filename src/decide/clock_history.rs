@@ -24,7 +24,7 @@ use crate::decide::clock_doubt::{ClockDoubt, DatingEvidence};
 use crate::decide::clock_reading::{AgreeingReadings, ClockReading, is_plausible};
 use crate::decide::duration_text::DurationText;
 
-/// No gap across a boot up to this length is doubted, in seconds.
+/// A gap across a boot of at most this many seconds begins no doubt.
 const SHORTEST_LIMIT_SECONDS: i64 = 86_400;
 
 /// A smaller difference of two clocks comes from their whole seconds.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// across the edge of an hourly slot, no further.
 const TOLERANCE_SECONDS: i64 = 600;
 
-/// In addition, one second in so many may be lost or gained: twice the drift of a clock that is set
-/// by hand once a day and never slewed.
+/// Besides, the clock may lose or gain one second in this many: twice the drift of a clock that is
+/// set by hand once a day and never slewed.
 const DRIFT_SHARE: i64 = 1_000;
 
 /// What both clocks showed at one moment.

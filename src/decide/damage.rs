@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tell::escape::escape;
 
-/// What is recorded and compared of an inode.
+/// The attributes of an inode that are recorded and compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InodeAttributes {
     /// Type and mode.
@@ -112,9 +112,9 @@ pub enum InodeChange {
     Modified(FileTime, FileTime),
     /// The device number of a device file.
     Device,
-    /// One extended attribute, an ACL maybe.
+    /// One extended attribute, which may be an ACL.
     Xattr(CString),
-    /// Some of many extended attributes.
+    /// Extended attributes of which at least one record holds only a digest.
     Xattrs,
     /// A client wrote to the file at this time: only its change time and its content may differ.
     WrittenInPlace(FileTime),
@@ -226,9 +226,9 @@ pub fn is_changed_in_place(
     changes(was, is).iter().any(is_attribute) || changed != was_changed && !is_ours
 }
 
-/// The one of the `recorded` values, oldest first, that applies to a snapshot at `position`: the
-/// last that is not newer. For a snapshot older than all of them it is the first: nothing is known
-/// of the time before.
+/// Finds which of the `recorded` values, oldest first, applies to a snapshot at `position`: the
+/// last one that is not newer. A snapshot that is older than all of them gets the first, because
+/// nothing is known of the time before.
 pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
     let older = recorded.iter().rfind(|(recorded, _)| *recorded <= position);
     older.or(recorded.first()).map(|(_, what)| what)
@@ -237,7 +237,7 @@ pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
 /// What is recorded of an access time, in seconds since 1970: the time itself if a client may have
 /// set it, and otherwise the change time. rsync sends access times in whole seconds. A program that
 /// only reads a file leaves the kernel's time, which has nanoseconds wherever the file system keeps
-/// them. So a file that was read once is no file whose access time a client has set.
+/// them. So a file that was only read does not count as one whose access time a client has set.
 pub fn settable_access_seconds(accessed: FileTime, changed: FileTime) -> i64 {
     if accessed.nanoseconds == 0 { accessed.seconds } else { changed.seconds }
 }
@@ -274,8 +274,8 @@ impl NameSum {
 
 /// Whether an inode whose change time moved between two readings of its names was written to,
 /// rather than linked or unlinked. If it had no name before, or has none after, it was renamed or
-/// removed. If it had none at either time, but has one in an `older` tree, no client could reach it
-/// in the module: then neither was there a name that it could have removed.
+/// removed. If it had no name at either time but has one in an `older` tree, the module had no name
+/// of it that a client could have removed, so the inode was written to.
 pub fn is_in_place(before: NameSum, after: NameSum, older: NameSum) -> bool {
     before == after && before.count.max(older.count) > 0
 }

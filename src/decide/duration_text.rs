@@ -55,7 +55,7 @@ impl fmt::Display for DurationText {
     }
 }
 
-/// How long ago something was, for people: the largest unit that gives at least two of it.
+/// A duration for messages, in the largest unit of which it has at least two.
 pub fn roughly(delta: TimeDelta) -> String {
     let seconds = delta.num_seconds().unsigned_abs();
     let (unit, length) =

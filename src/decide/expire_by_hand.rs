@@ -27,7 +27,7 @@ pub struct RetiredSnapshot<'a> {
     pub reader: Option<SnapshotReader>,
 }
 
-/// What an order is judged by.
+/// The facts that decide whether an order of `expire` may be carried out.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpireFacts<'a> {
     /// All visible snapshots, with the dates that are not believed.
@@ -50,7 +50,7 @@ pub struct ExpireFacts<'a> {
     pub now: DateTime<Utc>,
 }
 
-/// Why a snapshot stays that was named.
+/// Why a named snapshot has to stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExpireRefusal {
     /// It is the newest complete one.

@@ -1,14 +1,14 @@
 //! What is known of file systems by the names that the kernel gives to their types.
 //!
-//! A type is only a first word. Behind `fuse` and `fuseblk` may be anything, so what those can do
-//! is found out by a [trial](crate::store::link_trial).
+//! The type does not say everything: any program may be behind `fuse` and `fuseblk`, so a
+//! [trial](crate::store::link_trial) finds out what those can do.
 
 use std::fmt;
 
 /// What is to be expected of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
-    /// Snapshots work with all that is promised.
+    /// All that is promised of snapshots holds.
     Fit,
     /// A server or a program stands between the kernel and the disk: only a trial tells.
     Untried,
@@ -72,8 +72,8 @@ pub fn without_hard_links(kind: &FileSystemType) -> (String, String) {
     )
 }
 
-/// What to say of a file system that gives two names of one file two inode numbers, or a file
-/// another one each time.
+/// The message about a file system that gives two names of one file different inode numbers, or one
+/// file another number each time.
 pub fn without_inode_numbers(kind: &FileSystemType) -> String {
     let remedy = match kind.0.as_str() {
         "fuse.mergerfs" => "mount it with `use_ino`",

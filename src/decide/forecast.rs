@@ -228,9 +228,9 @@ impl Pushes {
     }
 }
 
-/// How many of the newest pushes have to be snapshots of their own for one frequency. None if every
-/// slot has a push, because then one snapshot with a span does as well; else as many as can be
-/// kept.
+/// How many of the newest pushes have to be snapshots of their own for one frequency. If every slot
+/// has a push, none has to be, because one snapshot with a span stands for all these slots.
+/// Otherwise it is as many as can be kept.
 fn single_pushes(
     (frequency, count): (Frequency, SlotCount),
     spacing_seconds: u64,

@@ -59,7 +59,7 @@ impl fmt::Display for FreeSpace {
     }
 }
 
-/// A number of bytes for people: at least two of the largest unit.
+/// A number of bytes for messages, in the largest unit of which it has at least two.
 pub fn bytes_text(bytes: u64) -> String {
     match UNITS.into_iter().find(|(_, size)| bytes >= 2 * size) {
         Some((unit, size)) => format!("{} {unit}iB", bytes / size),

@@ -47,7 +47,8 @@ pub enum SpaceChoice {
     TooLittle(u64),
 }
 
-/// To free less than one part in this many of what is missing does not help.
+/// If fewer bytes are free to gain than are missing, trees that would add less than one part in
+/// this many of the gain stay.
 const HELPS_FROM: u64 = 10;
 
 /// Chooses what goes to free `missing` bytes: retired trees alone if they are enough; else all of
@@ -101,7 +102,7 @@ fn best_window(gains: &[SpaceGain], count: usize, max: usize, missing: u64) -> (
         }
     }
     let most = windows.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
-    // If the space will not suffice, snapshots that would add next to nothing stay.
+    // If all trees together free too little, those that would add next to nothing stay.
     let aim = missing.min(most - most / HELPS_FROM).max(1);
     let enough = windows.into_iter().filter(|(_, bytes)| *bytes >= aim);
     enough.min_by_key(|(window, _)| window.len()).unwrap_or((0..0, 0))

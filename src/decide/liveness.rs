@@ -71,9 +71,9 @@ impl Liveness {
         }
     }
 
-    /// What this counts as when the transfer began `age` ago: a process that cannot be seen counts
-    /// as dead after `limit`. The other machine's clock may be ahead, so a transfer that began in
-    /// the future also counts as dead.
+    /// What this counts as if the transfer began `age` ago: a process that cannot be seen counts as
+    /// dead after `limit`. The other machine's clock may be ahead, so a transfer that began in the
+    /// future also counts as dead.
     pub fn after(self, age: TimeDelta, limit: TimeDelta) -> Liveness {
         match self {
             Liveness::Unknown if age.abs() >= limit => Liveness::Dead,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-/// The run that holds the lock of a root, as it says itself.
+/// The run that holds the lock of a root, as it describes itself in the lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockHolder {
     /// The number of its process, in its own PID namespace.

@@ -4,8 +4,8 @@
 //! and `**` stands for any number of directories. What a pattern matches is meant with all that is
 //! in it. A name that equals the pattern's text is meant, too, so a file `a[1]` needs no quoting.
 //!
-//! A walk asks for each directory that it enters, so that it never enters one that leads to nothing
-//! that is meant.
+//! A walk asks about each directory before it enters it, and leaves out those in which nothing can
+//! be meant.
 
 use crate::decide::glob_pattern::NamePattern;
 

@@ -114,8 +114,8 @@ pub struct Stretch {
     pub trees: Vec<usize>,
 }
 
-/// Finds the versions. `is_copy` compares what no attribute tells of two trees with entries of
-/// equal attributes that are no directories and have two inodes: the content.
+/// Finds the versions. `is_copy` compares the contents of the entries in two trees. It is called
+/// for entries that have equal attributes and different inodes, and are not directories.
 pub fn path_versions(
     sightings: &[Sighting],
     mut is_copy: impl FnMut(usize, usize) -> bool,

@@ -13,8 +13,8 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::{Pause, SnapshotReason};
 use crate::decide::snapshot_verdict::{Decision, RotationHistory, SnapshotVerdict, keep};
 
-/// All reasons why nothing may be expired at `now`, whatever the policy decides. The first one is
-/// told everywhere; `release` tells the others, too.
+/// All reasons why nothing may be expired at `now`, whatever the policy decides. All messages name
+/// the first one; `release` names the others, too.
 pub(crate) fn pauses(
     snapshots: &[Snapshot],
     history: &RotationHistory,

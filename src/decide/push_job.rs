@@ -54,7 +54,7 @@ impl PushJob {
 const SNAPSHOT: &str = "snapshot=";
 const ONLY: &str = "only=";
 
-/// What the options of a restore begin with that replaces newer files.
+/// The beginning of the options of a restore that replaces newer files.
 const OVERWRITE: &str = "overwrite ";
 
 /// A restore in place, as a job tells it.
@@ -72,10 +72,11 @@ pub struct RestoreInPlace<'a> {
 const SEPARATOR: &str = "\n";
 
 impl PushJob {
-    /// The job of a restore in place of `paths` from `snapshot`, all escaped; `place` holds them
-    /// all. A push covers it that goes there or above and deletes what its client does not have,
-    /// and so does the same restore. One that `overwrites` can do what one that does not could not,
-    /// so that is part of no comparison, and only kept for the command that repeats it.
+    /// The job of a restore in place of `paths` from `snapshot`, all escaped; `place` is the
+    /// directory that holds them all. Two things cover it: a push to `place` or above it that
+    /// deletes what its client does not have, and the same restore. `overwrites` is kept for the
+    /// command that repeats the restore. No comparison looks at it, because the restore that
+    /// repeats a failed one may need it.
     pub fn of_restore(snapshot: &str, place: String, paths: &[String], overwrites: bool) -> Self {
         let extending_options = ["delete", "recursive", TIMES].map(str::to_string).to_vec();
         let mut limiting_options = vec![format!("{SNAPSHOT}{snapshot}")];

@@ -1,5 +1,5 @@
-//! Which directories nothing is restored into: those that hold snapshots, and the live trees of
-//! modules, for which there is `--in-place`.
+//! Which directories `restore --to` may not write into: those that hold snapshots, and the live
+//! trees of modules, for which there is `--in-place`.
 //!
 //! The program's own records may be lost, so names decide too: a root may be known from the command
 //! line or from `rsyncd.conf` alone. A directory can be reached by several paths, since a bind

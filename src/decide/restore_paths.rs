@@ -88,8 +88,8 @@ pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, Stri
     Ok(RestorePath { names, is_content })
 }
 
-/// What of a path below a snapshot root, or below the directory of retired snapshots, is below the
-/// snapshot: the one of that `name`, or any.
+/// The part of `path` that is below a snapshot: below the one of this `name`, or below any. `path`
+/// is relative to a snapshot root, or to the directory of retired snapshots.
 fn in_snapshot<'a>(path: &'a [u8], name: Option<&str>) -> Result<&'a [u8], String> {
     let slashes = path.iter().take_while(|byte| **byte == b'/').count();
     let path = &path[slashes..];
@@ -161,7 +161,8 @@ pub fn paths_in_place(paths: Vec<RestorePath>) -> Result<Vec<RestorePath>, Strin
     Ok(kept)
 }
 
-/// The lowest directory, or the one path, that a restore in place of all `paths` writes to.
+/// The place that a restore in place of `paths` writes to: the lowest directory that holds all of
+/// them, or the path if it is only one.
 pub fn common_place(paths: &[RestorePath]) -> Vec<u8> {
     let Some((first, others)) = paths.split_first() else { return Vec::new() };
     let mut names = first.names.as_slice();

@@ -3,7 +3,7 @@
 //! Snapshots keep owners. A user who reaches a directory of their own inside a snapshot can remove
 //! files from it; what stops that is a directory above the snapshots that only root may enter.
 
-/// What matters of a directory on the way to the snapshots.
+/// The permissions of a directory on the way to the snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entrance {
     /// Its permission bits.

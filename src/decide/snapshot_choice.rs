@@ -18,7 +18,7 @@ pub const YESTERDAY: &str = "yesterday";
 /// How many names a message proposes in place of one that does not exist.
 const MOST_PROPOSALS: usize = 3;
 
-/// What a day chooses that several snapshots were taken on.
+/// What a day means on which several snapshots were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DayMeans {
     /// The newest complete one.
@@ -27,7 +27,7 @@ pub enum DayMeans {
     OnlyOne,
 }
 
-/// What a word of a command line is read by.
+/// What decides which snapshot a word of a command line means.
 #[derive(Debug, Clone, Copy)]
 pub struct WordContext<'a> {
     /// Where days begin.

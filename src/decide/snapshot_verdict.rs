@@ -65,8 +65,8 @@ pub struct SnapshotVerdict {
 }
 
 impl SnapshotVerdict {
-    /// Who reads the snapshot, unless a reason tells that: a reader of one that stays anyway is no
-    /// reason for it.
+    /// Who reads the snapshot, if no reason says so: for a snapshot that stays anyway, its reader
+    /// is not a reason.
     pub fn reader_note(&self) -> Option<String> {
         let tells_reader = |reason: &SnapshotReason| {
             matches!(reason, SnapshotReason::Read(_) | SnapshotReason::SpaceWantedWhileRead(_))

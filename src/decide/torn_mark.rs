@@ -42,7 +42,7 @@ pub struct TornMark {
     pub since: DateTime<Utc>,
     /// The exit status of the last of them.
     pub status: i32,
-    /// The same moment by the boot clock; tells one mark from another.
+    /// The same moment by the boot clock, which identifies the mark.
     pub noticed: BootTime,
     /// The tree as a failed transfer of an unknown client left it, once a run has compared it.
     #[serde(skip_serializing_if = "Option::is_none")]

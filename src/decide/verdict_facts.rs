@@ -132,7 +132,7 @@ pub enum Forbidden {
     Option,
 }
 
-/// rsyncd's status for a push to what may only be read.
+/// rsyncd's status for a push to a module that its client may only read.
 const READ_ONLY_STATUS: i32 = 1;
 
 /// rsyncd's status for an option that it refuses.

@@ -1,4 +1,4 @@
-//! `post-xfer`: what rsyncd runs after every transfer.
+//! `post-xfer`: the hook that rsyncd runs after every transfer.
 //!
 //! It looks the transfer up in the ledger and decides whether anything was written. If the client
 //! has said that more pushes of its backup follow, the snapshot is left to the last of them.

@@ -1,4 +1,4 @@
-//! `pre-xfer`: what rsyncd runs before every transfer, and waits for.
+//! `pre-xfer`: the hook that rsyncd runs before every transfer, and waits for.
 //!
 //! rsyncd sends what a failing pre-xfer prints to the client, and ends the connection. So pre-xfer
 //! fails only to turn a client away, with one sentence for it. Its own failures are logged, and the

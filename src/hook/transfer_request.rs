@@ -1,4 +1,4 @@
-//! What a client asks for before a transfer, and what it may do.
+//! What a client asks for before a transfer, and what `rsyncd.conf` lets it do.
 
 use crate::decide::arguments::Arguments;
 use crate::decide::client::Client;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// The part of the client's timeout that is left at least, so that the refusal arrives in time.
+/// At least this much of the client's timeout is left, so that the refusal arrives in time.
 const MIN_MARGIN: Duration = Duration::from_secs(1);
 
 /// How long the gate may keep a client that gives up after `timeout_seconds`: a fifth less, and at

@@ -18,7 +18,8 @@ pub(crate) struct RotationReport {
     pub decision: Decision,
     /// Problems that did not stop the rotation; each is in the log.
     pub warnings: Vec<String>,
-    /// What `check` finds by itself as long as it stands, such as a pause; in the log, too.
+    /// Warnings whose cause `check` finds by itself for as long as it lasts, such as a pause. They
+    /// are in the log, too.
     pub standing: Vec<String>,
     /// How messages name the module.
     label: String,
@@ -41,7 +42,7 @@ impl RotationReport {
         self.warnings.push(message);
     }
 
-    /// Logs what `check` finds by itself as long as it stands.
+    /// Logs a warning whose cause `check` finds by itself for as long as it lasts.
     pub(crate) fn warn_of_standing(&mut self, message: impl Into<String>) {
         let message = message.into();
         log::warn!("{}: {message}", self.label);

@@ -95,7 +95,7 @@ pub(crate) struct ExpireReport {
     pub freed: Option<Usage>,
     /// What went wrong.
     pub errors: Vec<Error>,
-    /// What was noticed on the way.
+    /// Problems that did not stop the order.
     pub warnings: Vec<String>,
 }
 
@@ -248,7 +248,7 @@ pub(crate) fn carry_out(
     // A reader that came since keeps what it reads.
     let leases = LeaseRule::Hold(session.lease_terms());
     let left_before = unremovable::names(root);
-    // Counted now, while all of it is there.
+    // The space is counted before anything is removed.
     let usage = if order.now { would_free(root, judged, None)? } else { None };
     if judged.named.iter().any(|one| one.is_half_removed) {
         report.errors.extend(clear_staging(root).err());
@@ -297,7 +297,7 @@ pub(crate) fn carry_out(
     Ok(report)
 }
 
-/// Whether `left` is the name of what was set aside of the snapshot `name`: the same, or with a
+/// Whether `left`, a name in `unremovable/`, is that of the snapshot `name`: the same, or with a
 /// number after it.
 fn is_left_of(name: &str, left: &str) -> bool {
     let rest = left.strip_prefix(name);

@@ -151,8 +151,8 @@ impl Shortage<'_> {
         })
     }
 
-    /// Removes retired snapshots before their grace is over, one after the other, while space is
-    /// missing.
+    /// Removes retired snapshots before their grace is over, one by one, until enough space is
+    /// free.
     fn remove_retired(&self, names: Vec<String>, report: &mut RotationReport) -> Result<()> {
         for name in names {
             if self.missing()? == 0 {

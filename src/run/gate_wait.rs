@@ -20,16 +20,16 @@ pub(crate) enum GateAnswer {
     Open(Ledger),
     /// It was closed until the deadline.
     StaysClosed,
-    /// The one who waits has gone.
+    /// The client that waits has gone.
     Gone,
 }
 
-/// Who waits at the gate.
+/// A wait at the gate, of a push or of a restore in place.
 #[derive(Clone, Copy)]
 pub(crate) struct GateWait<'a> {
     /// How long to wait; asked for only if the gate is closed.
     pub deadline: &'a dyn Fn() -> Instant,
-    /// Waits for so long; returns whether the one who waits has gone.
+    /// Waits for this long; returns whether the client that waits has gone.
     pub is_gone_after: &'a dyn Fn(Duration) -> bool,
 }
 

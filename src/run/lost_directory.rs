@@ -1,4 +1,4 @@
-//! What an administrator is told whose module's directory is gone while its snapshots are there.
+//! The error about a module's directory that is gone although its snapshots are there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,8 +10,9 @@ use crate::tell::PROGRAM;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape_path, shell_path};
 
-/// The error of work that needs the module's directory if that does not exist: how to make it
-/// with the owner and mode of the newest complete snapshot, or of the newest if none is complete.
+/// The error for a command that needs the module's directory; `None` if the directory exists, or no
+/// snapshot of it does. The error says how to make it, with the owner and mode of the newest
+/// complete snapshot, or of the newest one if none is complete.
 pub(crate) fn lost_directory_error(target: &Target) -> Option<Error> {
     let path = &target.module_path;
     if path.symlink_metadata().is_ok() {

@@ -1,4 +1,4 @@
-//! The outcome of a run in what this machine remembers outside the root, for `check`.
+//! Writes the outcome of a run into this machine's memory, where `check` finds it.
 
 use crate::module::target::Target;
 use crate::run::report::Report;

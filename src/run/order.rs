@@ -1,7 +1,7 @@
 //! The order of a run, and why a run that dies at any instant loses nothing.
 //!
-//! Mark → note the end in the ledger → lock → join the job queue → [take a
-//! snapshot](crate::run::snapshot) → rotate → unlock → hash new files.
+//! Set the torn mark, if the push failed → note the end of the push in the ledger → lock → join the
+//! job queue → [take a snapshot](crate::run::snapshot) → rotate → unlock → hash new files.
 //!
 //! * The torn mark of a failed transfer is on disk before the ledger shows the transfer as ended,
 //!   and before this run waits for the lock. So the run that holds the lock sees the mark before it

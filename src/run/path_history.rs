@@ -251,7 +251,8 @@ impl PathHistory {
         EntryPlace::find(top.as_fd(), path).ok()?.link_target()
     }
 
-    /// How far the way to `path`, which no tree has, leads, and what is there instead.
+    /// For a `path` that no tree has: how many of its names lead to directories, and what is in the
+    /// last one.
     pub(crate) fn beside(&self, path: &[Vec<u8>]) -> Beside {
         let above = &path[..path.len().saturating_sub(1)];
         let mut beside = Beside::default();

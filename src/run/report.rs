@@ -51,9 +51,9 @@ pub struct Report {
     pub snapshot: Option<String>,
     /// Problems that did not stop the run; each is in the log.
     pub warnings: Vec<String>,
-    /// What `check` finds by itself as long as it stands: what the snapshot lacks of the module,
-    /// and a pause of expiry. It is in the log, and this machine does not remember it: a warning
-    /// that is remembered would outlive its cause.
+    /// Warnings whose cause `check` finds by itself for as long as it lasts: what the snapshot
+    /// lacks of the module, and a pause of expiry. They are in the log, and this machine does not
+    /// remember them: a warning that is remembered would outlive its cause.
     pub standing: Vec<String>,
     /// Snapshots whose new files are to be hashed once the lock is released.
     pub(crate) unhashed: Vec<String>,
@@ -99,7 +99,7 @@ impl Report {
         self.warnings.push(message);
     }
 
-    /// Logs what `check` finds by itself as long as it stands.
+    /// Logs a warning whose cause `check` finds by itself for as long as it lasts.
     pub(crate) fn warn_of_standing(&mut self, message: String) {
         log::warn!("{}: {message}", self.label);
         self.standing.push(message);

@@ -1,6 +1,6 @@
-//! The snapshot that a restore reads, on its own: nothing of what a snapshot root holds besides is
-//! needed. So a snapshot can be restored out of a root whose records, state or registration are
-//! damaged or lost, or that was mounted read-only on another machine.
+//! The snapshot that a restore reads. The restore needs nothing else of the snapshot root. So a
+//! snapshot can be restored out of a root whose records, state or registration are damaged or lost,
+//! or that was mounted read-only on another machine.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -103,7 +103,7 @@ impl RunLock {
         request: &Request,
     ) -> Result<Option<String>> {
         // This run may have a place already, if its rotation continues with another run's snapshot.
-        // It must not wait behind itself.
+        // Then it must not queue a second time, behind itself.
         if self.place.is_some() {
             return Ok(None);
         }

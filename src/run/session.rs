@@ -1,4 +1,4 @@
-//! What a run works with from its first mark to its last.
+//! The module, its open root and the clock, with which a run works from its first mark to its last.
 
 use chrono::{DateTime, Utc};
 
@@ -16,7 +16,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// By what leases are measured in this run.
+    /// The `max_lease` and the time that decide in this run how long a lease holds.
     pub(crate) fn lease_terms(&self) -> LeaseTerms {
         lease_terms(self.target, self.clock.now())
     }
@@ -27,7 +27,8 @@ impl Session<'_> {
     }
 }
 
-/// By what leases on snapshots of `target` are measured at `now`.
+/// The `max_lease` and the time that decide whether a lease on a snapshot of `target` holds at
+/// `now`.
 pub(crate) fn lease_terms(target: &Target, now: DateTime<Utc>) -> LeaseTerms {
     LeaseTerms { max_lease: target.policy.max_lease.delta(), now }
 }

@@ -1,9 +1,9 @@
 //! Counts how much space each snapshot takes, for `list --sizes`.
 //!
 //! One walk goes over all snapshots, the retired ones and the module. It takes no lock and no
-//! lease, so pushes and runs go on. A tree that goes meanwhile makes numbers too small, never too
-//! large, and its neighbours then show that they are no longer exact, because the names are read
-//! before the walk.
+//! lease, so pushes and runs go on. If a tree goes meanwhile, numbers become too small, never too
+//! large. The names are read before the walk, so the numbers of its neighbours then count as
+//! inexact.
 
 use chrono::{DateTime, Utc};
 
@@ -32,8 +32,8 @@ impl TreeNames {
         let retired = if root.is_registered() { retire::retired(root)? } else { Vec::new() };
         let visible = list.items.iter().map(|item| item.name.text.clone());
         let mut all: Vec<String> = visible.chain(retired.iter().cloned()).collect();
-        // Names of ours sort by time. Those of other programs sort as well as they can: an
-        // exchange of neighbours only makes a number inexact.
+        // Names that this program gives sort by time. Those of other programs may not, but two
+        // neighbours in the wrong order only make a number inexact.
         all.sort();
         Ok(TreeNames { all, retired })
     }

@@ -160,7 +160,7 @@ fn ended_now(clock: &Clock) -> DateTime<Utc> {
     clock.exact_now().trunc_subsecs(3)
 }
 
-/// The end of a push that came without a daemon, as `snapshot --status` tells it.
+/// The end of a push without a daemon, as `snapshot --status` reports it.
 pub(crate) fn told_push(target: &Target, status: i32, clock: &Clock) -> EndedPush {
     let statuses = target.policy.statuses();
     let outcome = match grade_alone(status, completion(target), statuses) {

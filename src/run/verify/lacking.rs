@@ -17,7 +17,7 @@ use crate::system::mounts::Mounts;
 /// How many of the files that a snapshot lacks are named.
 const MAX_NAMED: usize = 10;
 
-/// In how many later trees they are looked for.
+/// In how many later trees these files are looked for.
 const MAX_TREES: usize = 3;
 
 /// A snapshot that has fewer or more entries than recorded.
@@ -78,7 +78,7 @@ pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree
     counts.iter().enumerate().filter_map(of_snapshot).collect()
 }
 
-/// What is told of each.
+/// The description of each, for messages.
 pub(crate) fn described(evidence: &Evidence, lacking: &[LackingTree]) -> Vec<LackingSnapshot> {
     let describe = |tree: &LackingTree| {
         let snapshot = &evidence.snapshots[tree.snapshot];
