@@ -15,7 +15,8 @@ rsyncd-snapshot restore [OPTIONS] [MODULE] NAME [PATH]... --to DIR
 
 /// What `restore --help` says below the options.
 pub(crate) const RESTORE_HELP: &str = "\
-NAME is a snapshot's name, `newest` for the newest complete one, or the absolute path of a snapshot.
+NAME is a snapshot's name or what only that name begins with, `newest` for the newest complete one,
+a date or `yesterday` for the newest complete one of that day, or the absolute path of a snapshot.
 MODULE may also be the path of a snapshot root, such as on a disk of another machine.
 
 PATH is a path in the snapshot, relative to the module's directory. `--to DIR` receives it as
