@@ -19,7 +19,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
 /// A path of the command line without a module, and what is around it.
-pub(crate) struct PlacedPath {
+pub(crate) struct LocatedPath {
     pub place: Place,
     /// The path in the module's directory or in a snapshot, by a canonical path of that.
     pub path: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct PlacedPath {
 ///
 /// # Errors
 /// If the working directory is not known, or a file system does not answer.
-pub(crate) fn place_around(context: &Context, given: &OsStr) -> Result<Option<PlacedPath>> {
+pub(crate) fn place_around(context: &Context, given: &OsStr) -> Result<Option<LocatedPath>> {
     let path = plain(given)?;
     let components: Vec<Component> = path.components().collect();
     let prefixes = || (2..=components.len()).map(|end| components[..end].iter().collect());
@@ -42,7 +42,7 @@ pub(crate) fn place_around(context: &Context, given: &OsStr) -> Result<Option<Pl
             let name = prefix.file_name().unwrap_or_default();
             let snapshot = canonical_parent(prefix).join(name);
             let path = snapshot.join(below(prefix));
-            return Ok(Some(PlacedPath { place: Place::of_root(context, &root), path }));
+            return Ok(Some(LocatedPath { place: Place::of_root(context, &root), path }));
         }
         if let Some(target) = module_at(context, None, prefix, Target::is_surely_registered) {
             return Ok(Some(of_target(target, &below(prefix))));
@@ -66,9 +66,9 @@ pub(crate) fn place_around(context: &Context, given: &OsStr) -> Result<Option<Pl
     Ok(None)
 }
 
-fn of_target(target: Target, below: &Path) -> PlacedPath {
+fn of_target(target: Target, below: &Path) -> LocatedPath {
     let path = target.module_path.join(below);
-    PlacedPath { place: Place::of_target(target), path }
+    LocatedPath { place: Place::of_target(target), path }
 }
 
 /// The module with the directory `path`, if it `has_history`.

@@ -19,7 +19,7 @@ use crate::engine::content::HashLimit;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::copy_comparison::CopyComparison;
-use crate::run::path_history::{PathHistory, PathNames, Survey, path_text};
+use crate::run::path_history::{PathHistory, PathNames, PathSurvey, path_text};
 use crate::run::verify::known_damage::KnownDamage;
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::tell::error::{Error, Result};
@@ -141,7 +141,7 @@ fn names_of(place: &Place, given: &[u8]) -> Result<PathNames> {
 struct FoundPaths {
     paths: Vec<PathNames>,
     /// What was seen of them.
-    survey: Survey,
+    survey: PathSurvey,
     /// An error for each path or pattern that no tree has.
     missing: Vec<Error>,
 }

@@ -77,14 +77,14 @@ pub(crate) struct PathHistory {
 }
 
 /// What was seen.
-pub(crate) struct Survey {
+pub(crate) struct PathSurvey {
     /// For each path what each tree has there.
     pub sightings: Vec<Vec<Sighting>>,
     /// How many times something could not be looked at, and the first error.
     pub trouble: Option<(usize, Error)>,
 }
 
-impl Survey {
+impl PathSurvey {
     fn note(&mut self, error: Error) {
         match &mut self.trouble {
             Some((count, _)) => *count += 1,
@@ -169,9 +169,9 @@ impl PathHistory {
     }
 
     /// Looks at `paths` in each tree.
-    pub(crate) fn survey(&self, paths: &[PathNames]) -> Survey {
+    pub(crate) fn survey(&self, paths: &[PathNames]) -> PathSurvey {
         let sightings = vec![Vec::with_capacity(self.trees.len()); paths.len()];
-        let mut survey = Survey { sightings, trouble: None };
+        let mut survey = PathSurvey { sightings, trouble: None };
         for tree in &self.trees {
             let seen = match self.look_at(tree, paths, &mut survey) {
                 Ok(seen) => seen,
@@ -195,7 +195,7 @@ impl PathHistory {
         &self,
         tree: &HistoryTree,
         paths: &[PathNames],
-        survey: &mut Survey,
+        survey: &mut PathSurvey,
     ) -> SysResult<Vec<Sighting>> {
         let top = self.open_tree(tree)?;
         let mut seen = Vec::with_capacity(paths.len());
@@ -217,7 +217,11 @@ impl PathHistory {
     ///
     /// # Errors
     /// [`Error::Usage`] if there are too many.
-    pub(crate) fn matches(&self, names: &[Vec<u8>], survey: &mut Survey) -> Result<Vec<PathNames>> {
+    pub(crate) fn matches(
+        &self,
+        names: &[Vec<u8>],
+        survey: &mut PathSurvey,
+    ) -> Result<Vec<PathNames>> {
         let patterns: Vec<Option<NamePattern>> =
             names.iter().map(|name| NamePattern::of(name)).collect();
         let shown = || path_text(names);

@@ -16,7 +16,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
 #[derive(Default)]
-pub(crate) struct Survey {
+pub(crate) struct InodeSurvey {
     pub(crate) inodes: u64,
     /// Inodes without a baseline.
     pub(crate) unknown: u64,
@@ -35,9 +35,10 @@ pub(crate) struct Survey {
     pub(crate) counts: Vec<TreeCount>,
 }
 
-pub(crate) fn survey(evidence: &Evidence) -> Survey {
+pub(crate) fn survey(evidence: &Evidence) -> InodeSurvey {
     let windows = LinkWindows::read(evidence.inodes.dir());
-    let mut survey = Survey { held: vec![0; evidence.removed_links.len()], ..Survey::default() };
+    let mut survey =
+        InodeSurvey { held: vec![0; evidence.removed_links.len()], ..InodeSurvey::default() };
     let mut seen = vec![false; evidence.inode_log.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let _phase = progress::begin("looking at files", None);
@@ -63,7 +64,7 @@ pub(crate) fn survey(evidence: &Evidence) -> Survey {
     survey
 }
 
-impl Survey {
+impl InodeSurvey {
     /// Counts an inode without a baseline under the number that the directory lists.
     fn note_unknown(&mut self, name: &InodeName) {
         match inspect_entry(name.directory, name.name) {
