@@ -16,6 +16,7 @@ use crate::config::policy_syntax::{LinePositions, TomlText};
 use crate::config::policy_value::{PolicyMistake, PolicyValue, ValueResult, key_text};
 use crate::config::time_zone;
 use crate::decide::duration_text::DurationText;
+use crate::decide::frequency::Frequency;
 use crate::decide::policy::Policy;
 use crate::decide::similar::did_you_mean;
 
@@ -245,9 +246,20 @@ impl PolicyReader {
 fn unknown_key(key_path: &str, name: &str, is_table: bool) -> String {
     let hint = match is_table {
         true => " (a module's name that has a dot in it needs quotes)".to_string(),
-        false => did_you_mean(name, KEYS.map(|(known, _)| known)),
+        false => hint_of_frequency(name)
+            .unwrap_or_else(|| did_you_mean(name, KEYS.map(|(known, _)| known))),
     };
     format!("{key_path} {UNKNOWN_KEY}{hint}")
+}
+
+/// For `hourly` and `keep_hourly`, as other programs name these keys: where the number belongs.
+fn hint_of_frequency(name: &str) -> Option<String> {
+    let word = name.strip_prefix("keep_").or(name.strip_prefix("keep-")).unwrap_or(name);
+    let frequency = Frequency::ALL.into_iter().find(|known| known.word() == word)?;
+    Some(format!(
+        " (write keep = {{ {} = NUMBER }}, all frequencies in one table)",
+        frequency.word()
+    ))
 }
 
 fn without_byte_order_mark(text: &str) -> &str {
@@ -260,7 +272,7 @@ mod tests {
     use crate::decide::arguments::rewriting_option::RewritingOption;
     use crate::decide::duration_text::DurationText;
     use crate::decide::free_space::FreeSpace;
-    use crate::decide::frequency::{Frequency, SlotCount};
+    use crate::decide::frequency::SlotCount;
     use crate::decide::partial_dirs::PartialDirs;
     use crate::decide::policy::{IoNice, Prefer};
 
@@ -622,6 +634,12 @@ mod tests {
         let with_list = |line: &&String| line.contains("the keys are");
         assert_eq!(mistakes.iter().filter(with_list).count(), 1, "{mistakes:#?}");
         assert!(mistakes[9].contains("modul has no place here (did you mean module?); the top"));
+        for key in ["hourly", "keep_hourly", "keep-hourly"] {
+            let mistakes = parse(&format!("[defaults]\n{key} = 24")).unwrap_err();
+            let told = "is an unknown key (write keep = { hourly = NUMBER }, all frequencies in one \
+                        table)";
+            assert!(mistakes[0].ends_with(told), "{mistakes:#?}");
+        }
         assert!(
             mistakes[8]
                 .contains("module.my.laptop is an unknown key (a module's name that has a dot")
