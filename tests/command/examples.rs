@@ -167,21 +167,30 @@ fn systemd_understands_the_example_units() {
         return;
     }
     let server = Server::new();
-    for (name, text) in [
+    let mut verify = support::run::tool("systemd-analyze");
+    verify.args(["verify", "--man=no"]);
+    let units = [
         ("rsyncd-snapshot.service", include_str!("../../examples/rsyncd-snapshot.service")),
         ("rsyncd-snapshot.timer", include_str!("../../examples/rsyncd-snapshot.timer")),
-    ] {
+        (
+            "rsyncd-snapshot-check.service",
+            include_str!("../../examples/rsyncd-snapshot-check.service"),
+        ),
+        ("rsyncd-snapshot-check.timer", include_str!("../../examples/rsyncd-snapshot-check.timer")),
+        (
+            "rsyncd-snapshot-alert.service",
+            include_str!("../../examples/rsyncd-snapshot-alert.service"),
+        ),
+    ];
+    for (name, text) in units {
         let text = text.replace("/usr/bin/rsyncd-snapshot", BINARY);
-        fs::write(server.directory.join(name), text).expect("a unit");
+        let file = server.directory.join(name);
+        fs::write(&file, text).expect("a unit");
+        verify.arg(file);
     }
-    let verify = Run::of(
-        support::run::tool("systemd-analyze")
-            .args(["verify", "--man=no"])
-            .arg(server.directory.join("rsyncd-snapshot.service"))
-            .arg(server.directory.join("rsyncd-snapshot.timer")),
-    );
+    let verify = Run::of(&mut verify);
     let complaints = verify.stderr();
-    assert!(verify.succeeded() && !complaints.contains("rsyncd-snapshot."), "{verify}");
+    assert!(verify.succeeded() && !complaints.contains("rsyncd-snapshot"), "{verify}");
     // What the unit runs, on a server that has nothing to do.
     server.run(&["snapshot", "--all", "--due"]).exits(&[0]);
 }
