@@ -190,6 +190,12 @@ pub(crate) enum Command {
         modules: OptionalModuleArgs,
         #[command(flatten)]
         format: FormatArgs,
+        /// Print metrics for Prometheus instead, and end with 0
+        #[arg(long, conflicts_with_all = ["json", "wide"])]
+        prometheus: bool,
+        /// Replace this file by the metrics, as a whole, so that node_exporter can read it
+        #[arg(long, value_name = "FILE", requires = "prometheus")]
+        output: Option<PathBuf>,
         /// Be the process that tries what needs rights that `check` gives up
         #[arg(long, hide = true, exclusive = true)]
         prober: bool,
@@ -220,10 +226,11 @@ impl Command {
             | Command::Status { .. }
             | Command::Complete { .. }
             | Command::Versions { .. }
-            | Command::Check { .. }
+            | Command::Check { output: None, .. }
             | Command::ImportPolicy { .. }
             | Command::Expire { dry_run: true, .. }
             | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
+            Command::Check { output: Some(_), .. } => WriteScope::OutputFile,
             Command::Restore { options, .. } => options.write_scope(),
             Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
             Command::Hold { .. } => WriteScope::Unconfined,

@@ -93,7 +93,8 @@ const EXAMPLES: [(&str, &str); 15] = [
         "Examples:
     rsyncd-snapshot check
     rsyncd-snapshot check laptop --verbose
-    rsyncd-snapshot check --quiet    # from cron: prints problems only",
+    rsyncd-snapshot check --quiet    # from cron: prints problems only
+    rsyncd-snapshot check --prometheus --output /var/lib/prometheus/node-exporter/backup.prom",
     ),
     (
         "import-policy",

@@ -13,6 +13,7 @@ use crate::cli::examples;
 use crate::cli::shared_arguments::HELP;
 use crate::cli::usage_status::status_of_usage;
 use crate::command;
+use crate::command::check::CheckOptions;
 use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
 use crate::command::release::{self, Released};
@@ -202,8 +203,11 @@ fn dispatch(
                 released => release::release_anomaly(context, released)?,
             }
         }
-        Some(Command::Check { modules, format, .. }) => {
-            return command::check::run(context, modules.name(), format.apply(), prober);
+        Some(Command::Check { modules, format, prometheus, output, .. }) => {
+            let output = output.as_deref();
+            let (module, json) = (modules.name(), format.apply());
+            let options = CheckOptions { module, json, prometheus, output };
+            return command::check::run(context, &options, prober);
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };

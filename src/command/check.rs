@@ -6,15 +6,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
+use std::io::{IsTerminal, stdout};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
 
 use crate::command::check_surroundings::{
     RsyncdView, Surroundings, of_section, without_directory, without_modules,
 };
-use crate::command::check_view::{CheckView, CheckedModuleView, POLICY};
+use crate::command::check_view::{CheckView, CheckedModuleView, POLICY, RSYNCD_CONF};
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
 use crate::command::doctor::prober::Prober;
@@ -22,35 +23,58 @@ use crate::command::doctor::writing;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::full_commands::{with_module, with_options};
+use crate::command::metrics;
 use crate::command::module_findings::{
     denied, former, last_attempt, last_failure, place_of_root, policy_trouble, without_repetition,
 };
-use crate::command::root_findings::RootSurroundings;
+use crate::command::module_numbers::ModuleNumbers;
+use crate::command::performance_data::with_performance_data;
+use crate::command::root_findings::{RootFacts, RootSurroundings};
 use crate::command::writers::Writers;
 use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
+use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule, Needs};
 use crate::module::named_module::named;
 use crate::module::target::Target;
+use crate::store::output_file::OutputFile;
+use crate::system::clock::Clock;
 use crate::system::process_io;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, shell_word};
-use crate::tell::output::print;
+use crate::tell::exit::Exit;
+use crate::tell::output::{print, print_whole};
 
-/// Checks one module or all that have the hook; returns the exit status of a Nagios plugin.
+/// What is checked, and in which form the result is told.
+pub(crate) struct CheckOptions<'a> {
+    /// All modules if none is named.
+    pub(crate) module: Option<&'a OsStr>,
+    pub(crate) json: bool,
+    /// Metrics instead of findings.
+    pub(crate) prometheus: bool,
+    /// Where the metrics are written.
+    pub(crate) output: Option<&'a Path>,
+}
+
+/// Checks one module or all that have the hook; returns the exit status of a Nagios plugin, or 0
+/// once the metrics are written.
 /// `prober`: started before this process gave up its rights, if it has any.
 ///
 /// # Errors
-/// Only if the result cannot be printed.
+/// Only if the result cannot be printed or written.
 pub(crate) fn run(
     context: &Context,
-    module: Option<&OsStr>,
-    json: bool,
+    options: &CheckOptions,
     prober: Option<Prober>,
 ) -> Result<u8, Error> {
+    let module = options.module;
+    let output = options.output.map(OutputFile::open).transpose()?;
+    if let Some(output) = &output {
+        confine::to_output(output.directory());
+    }
     let prober = RefCell::new(prober);
     let conf = context.settings.rsyncd();
     let policies = config_findings::policies(&context.settings, module);
@@ -62,7 +86,6 @@ pub(crate) fn run(
         }),
         ended_with_23: Cell::new(false),
         told_mistakes: config_findings::mistakes_of(&policies),
-        note: &|_| (),
     };
     let mut modules = match (module, conf) {
         (Some(module), _) => check_named(context, module, &around),
@@ -70,7 +93,7 @@ pub(crate) fn run(
         (None, Err(error)) => {
             let finding =
                 Finding::new(FindingId::ConfUnreadable, Severity::Unknown, error.to_string());
-            vec![CheckedModuleView::new("rsyncd.conf".into(), vec![finding])]
+            vec![CheckedModuleView::new(RSYNCD_CONF.into(), vec![finding])]
         }
     };
     let of_policies = config_findings::of_policies(&policies);
@@ -80,16 +103,31 @@ pub(crate) fn run(
         (Some(server), Some(named)) => named.add(server.findings),
         (server, _) => modules.extend(server),
     }
-    let options = context.settings.options();
+    let shared = context.settings.options();
     for finding in modules.iter_mut().flat_map(|module| &mut module.findings) {
-        finding.message = with_options(&finding.message, &options);
+        finding.message = with_options(&finding.message, &shared);
     }
     let view = CheckView::new(modules);
     let status = view.status;
-    match json {
+    if options.prometheus {
+        let text = metrics::to_text(&view, Clock::System.now());
+        match output {
+            Some(output) => output.replace(&text)?,
+            None => print_whole(&text)?,
+        }
+        return Ok(Exit::Done.code());
+    }
+    let is_for_people = stdout().is_terminal();
+    match options.json {
         true => print_json(true, &[view])?,
         false if context.is_quiet() => print(&view.only_ill().to_text(false))?,
-        false => print(&view.to_text(context.level == Some(LevelFilter::Debug)))?,
+        false => {
+            let text = view.to_text(context.level == Some(LevelFilter::Debug));
+            match is_for_people {
+                true => print(&text)?,
+                false => print(&with_performance_data(&text, &view.modules))?,
+            }
+        }
     }
     Ok(status.code())
 }
@@ -137,9 +175,15 @@ fn checked(
     };
     let mut found = match target {
         Ok(target) => {
-            let clients = client_view::of_module(&target);
-            let findings = check_module(&target, around);
-            CheckedModuleView { clients, ..CheckedModuleView::new(label, findings) }
+            let seen = Cell::new(None);
+            let findings = check_module(&target, around, &|facts| {
+                seen.set(Some((ModuleNumbers::of(facts), client_view::of_history(facts.history))));
+            });
+            let (numbers, clients) = match seen.take() {
+                Some((numbers, clients)) => (Some(numbers), clients),
+                None => (None, client_view::of_module(&target)),
+            };
+            CheckedModuleView { numbers, clients, ..CheckedModuleView::new(label, findings) }
         }
         Err(error) => {
             let text = match module.zip(around.doctor()) {
@@ -228,7 +272,7 @@ fn check_all(
     }
     if modules.is_empty() {
         let finding = without_modules(context, conf, around);
-        modules.push(CheckedModuleView::new("rsyncd.conf".into(), vec![finding]));
+        modules.push(CheckedModuleView::new(RSYNCD_CONF.into(), vec![finding]));
     }
     modules
 }
@@ -240,18 +284,22 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
         rsyncd: None,
         ended_with_23: Cell::new(false),
         told_mistakes: Vec::new(),
-        note: &|_| (),
     };
-    check_module(target, &around)
+    check_module(target, &around, &|_| ())
 }
 
-/// The findings about a module and its root.
-pub(crate) fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
+/// The findings about a module and its root. `note` is called with what is known of the root, if
+/// that can be read.
+pub(crate) fn check_module(
+    target: &Target,
+    around: &Surroundings,
+    note: &dyn Fn(&RootFacts),
+) -> Vec<Finding> {
     let critical = |id, message: String| Finding::new(id, Severity::Critical, message);
     // What a newer version wrote is not understood here, so nothing else about it is told.
     let module = around.module_of(target);
     let access = around.doctor().and_then(|doctor| doctor.root_access(module, target));
-    let found = match of_root(target, around) {
+    let found = match of_root(target, around, note) {
         Err(error @ Error::Newer { .. }) => {
             return vec![critical(FindingId::NewerVersion, error.to_string())];
         }
@@ -317,7 +365,11 @@ pub(crate) fn check_module(target: &Target, around: &Surroundings) -> Vec<Findin
     without_repetition(findings)
 }
 
-fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error> {
+fn of_root(
+    target: &Target,
+    around: &Surroundings,
+    note: &dyn Fn(&RootFacts),
+) -> Result<Vec<Finding>, Error> {
     let has_links = |path: &std::path::Path| around.doctor()?.has_links(path);
     let written = |pid: u32| match around.doctor() {
         Some(doctor) => doctor.bytes_written_below(pid),
@@ -327,7 +379,7 @@ fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error
         has_links: &has_links,
         written: &written,
         ended_with_23: Cell::new(false),
-        note: around.note,
+        note,
     };
     let found = root_findings::of_root(target, &of_root);
     if of_root.ended_with_23.get() {

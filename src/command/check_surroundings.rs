@@ -6,12 +6,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::command::age_findings;
-use crate::command::check_view::CheckedModuleView;
+use crate::command::check_view::{CheckedModuleView, RSYNCD_CONF};
 use crate::command::doctor::Doctor;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::module_findings::unknown;
-use crate::command::root_findings::RootFacts;
 use crate::command::writers::Writers;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
@@ -32,8 +31,6 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) ended_with_23: Cell<bool>,
     /// The mistakes of each policy file, which are told besides.
     pub(crate) told_mistakes: Vec<Vec<String>>,
-    /// Called with what is known of each root.
-    pub(crate) note: &'a dyn Fn(&RootFacts),
 }
 
 /// What rsyncd.conf is asked about each module.
@@ -65,7 +62,7 @@ impl<'a> Surroundings<'a> {
         let modules: Vec<&RsyncdModule> =
             rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
         let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
-        (!findings.is_empty()).then(|| CheckedModuleView::new("rsyncd.conf".to_string(), findings))
+        (!findings.is_empty()).then(|| CheckedModuleView::new(RSYNCD_CONF.to_string(), findings))
     }
 }
 

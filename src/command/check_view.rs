@@ -2,7 +2,7 @@
 //!
 //! In the text each finding has a line of its own, and the worst comes first, among modules as
 //! within one: Nagios shows the first line alone. The first line of a module also counts the lines
-//! that follow.
+//! that follow, and the very first one those of all modules, and the modules that are well.
 
 use std::cmp::Reverse;
 
@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::command::client_view::ClientView;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
+use crate::command::module_numbers::ModuleNumbers;
+use crate::tell::counted;
 
 #[derive(Serialize)]
 pub(crate) struct CheckedModuleView {
@@ -18,12 +20,15 @@ pub(crate) struct CheckedModuleView {
     pub(crate) status: Severity,
     pub(crate) findings: Vec<Finding>,
     pub(crate) clients: Vec<ClientView>,
+    /// None if nothing is known of its root.
+    pub(crate) numbers: Option<ModuleNumbers>,
 }
 
 impl CheckedModuleView {
     pub(crate) fn new(module: String, findings: Vec<Finding>) -> Self {
+        let (status, numbers) = (Severity::Ok, None);
         let mut view =
-            CheckedModuleView { module, status: Severity::Ok, findings: vec![], clients: vec![] };
+            CheckedModuleView { module, status, findings: vec![], clients: vec![], numbers };
         view.add(findings);
         view
     }
@@ -35,21 +40,27 @@ impl CheckedModuleView {
         self.status = self.findings.first().map_or(Severity::Ok, |finding| finding.level);
     }
 
-    /// Its lines. `with_details`: also what could not be examined.
-    fn to_text(&self, with_details: bool) -> String {
+    /// How many lines about it do not say OK.
+    fn problems(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.level != Severity::Ok).count()
+    }
+
+    /// Its lines. `with_details`: also what could not be examined. `problems`: how many lines from
+    /// its first one on do not say OK. `end`: what the first one ends with.
+    fn to_text(&self, with_details: bool, problems: usize, end: &str) -> String {
         let shown = self.findings.iter().filter(|finding| with_details || !finding.is_detail);
         let mut shown: Vec<&Finding> = shown.collect();
         // Where all is well, the line that sums up is worth more than a note.
         let is_note = |one: &Finding| one.level == Severity::Ok && one.id != FindingId::Age;
         shown.sort_by_key(|finding| (Reverse(finding.level), is_note(finding)));
         // Lines that say OK are not counted: they would read like problems.
-        let problems = shown.iter().filter(|finding| finding.level != Severity::Ok).count();
         let line = |(at, finding): (usize, &&Finding)| {
             let (status, module) = (finding.level.word(), &self.module);
             let end = match problems.saturating_sub(1) {
-                1 if at == 0 => "; 1 more problem below".to_string(),
-                more if at == 0 && more > 0 => format!("; {more} more problems below"),
-                _ => String::new(),
+                _ if at > 0 => String::new(),
+                0 => end.to_string(),
+                1 => format!("; 1 more problem below{end}"),
+                more => format!("; {more} more problems below{end}"),
             };
             format!("{status} - {module}: {}{end}\n", finding.message)
         };
@@ -59,6 +70,9 @@ impl CheckedModuleView {
 
 /// What the findings about the policy file itself stand under.
 pub(crate) const POLICY: &str = "policy";
+
+/// What the findings about rsyncd.conf as a whole, and about the daemon, stand under.
+pub(crate) const RSYNCD_CONF: &str = "rsyncd.conf";
 
 #[derive(Serialize)]
 pub(crate) struct CheckView {
@@ -72,7 +86,6 @@ impl CheckView {
         CheckView { status: status.unwrap_or(Severity::Unknown), modules }
     }
 
-    /// The text for a terminal or for monitoring.
     /// Without what is well.
     pub(crate) fn only_ill(mut self) -> Self {
         for module in &mut self.modules {
@@ -81,11 +94,24 @@ impl CheckView {
         self
     }
 
+    /// The text for a terminal or for monitoring.
     pub(crate) fn to_text(&self, with_details: bool) -> String {
         let mut modules: Vec<&CheckedModuleView> = self.modules.iter().collect();
         // A mistake of the policy is the cause of what modules suffer by it.
         modules.sort_by_key(|module| (Reverse(module.status), module.module != POLICY));
-        modules.iter().map(|module| module.to_text(with_details)).collect()
+        let is_well = |module: &&&CheckedModuleView| {
+            let is_module = ![POLICY, RSYNCD_CONF].contains(&module.module.as_str());
+            is_module && module.status == Severity::Ok && !module.findings.is_empty()
+        };
+        let all: usize = modules.iter().map(|module| module.problems()).sum();
+        let well = modules.iter().skip(1).filter(is_well).count();
+        let more = if all == 0 { "more module" } else { "module" };
+        let end = if well > 0 { format!("; {} OK", counted(well, more)) } else { String::new() };
+        let text = |(at, module): (usize, &&CheckedModuleView)| match at {
+            0 => module.to_text(with_details, all, &end),
+            _ => module.to_text(with_details, module.problems(), ""),
+        };
+        modules.iter().enumerate().map(text).collect()
     }
 }
 
@@ -112,7 +138,7 @@ mod tests {
         assert_eq!(view.status, Severity::Critical);
         assert_eq!(
             view.to_text(false),
-            "CRITICAL - b: no hook; 1 more problem below\n\
+            "CRITICAL - b: no hook; 1 more problem below; 1 module OK\n\
              WARNING - b: torn; push again\n\
              OK - b: 2 snapshots\n\
              OK - a: 3 snapshots\n\
@@ -121,5 +147,43 @@ mod tests {
         assert!(view.to_text(true).contains("OK - b: cannot tell: why\n"));
         // JSON has the modules in the order of rsyncd.conf.
         assert_eq!(view.modules[0].module, "a");
+        // As cron mails it: nothing that is well.
+        assert_eq!(
+            view.only_ill().to_text(false),
+            "CRITICAL - b: no hook; 1 more problem below\nWARNING - b: torn; push again\n"
+        );
+    }
+
+    #[test]
+    fn the_first_line_counts_what_is_wrong_and_what_is_well_elsewhere() {
+        let module = |name: &str, levels: &[Severity]| {
+            let findings = levels.iter().map(|level| Finding::new(FindingId::Age, *level, "x"));
+            CheckedModuleView::new(name.to_string(), findings.collect())
+        };
+        use Severity::{Critical, Ok, Warning};
+        for (modules, expected) in [
+            (vec![module("a", &[Ok])], "OK - a: x"),
+            (vec![module("a", &[Ok]), module("b", &[Ok])], "OK - a: x; 1 more module OK"),
+            (
+                vec![module("a", &[Ok]), module("b", &[Ok]), module("c", &[Ok])],
+                "OK - a: x; 2 more modules OK",
+            ),
+            (
+                vec![
+                    module("a", &[Ok]),
+                    module("b", &[Critical, Warning]),
+                    module("c", &[Warning]),
+                ],
+                "CRITICAL - b: x; 2 more problems below; 1 module OK",
+            ),
+            // These are no modules.
+            (
+                vec![module("a", &[Ok]), module(POLICY, &[Critical]), module(RSYNCD_CONF, &[Ok])],
+                "CRITICAL - policy: x; 1 module OK",
+            ),
+        ] {
+            let text = CheckView::new(modules).to_text(false);
+            assert_eq!(text.lines().next(), Some(expected), "{text}");
+        }
     }
 }

@@ -33,8 +33,12 @@ struct FailedPushView {
 pub(crate) fn of_module(target: &Target) -> Vec<ClientView> {
     let root = target.look_at_root().ok().filter(|root| root.is_registered());
     let state = root.and_then(|root| State::read(root.private()).ok()).unwrap_or_default();
-    let history = push_history(target, &state);
-    history.clients.iter().map(|client| view(&history, client)).collect()
+    of_history(&push_history(target, &state))
+}
+
+/// The clients whose pushes are remembered.
+pub(crate) fn of_history(history: &PushHistory) -> Vec<ClientView> {
+    history.clients.iter().map(|client| view(history, client)).collect()
 }
 
 fn view(history: &PushHistory, client: &ClientPushes) -> ClientView {

@@ -1,7 +1,7 @@
 //! The kinds of findings of `check`.
 //!
 //! Each kind has a name in JSON that stays, so that monitoring can tell findings apart without
-//! their texts. docs/json.md lists all of them.
+//! their texts. docs/json.md lists all of them, and docs/operations.md what to do about each.
 
 use serde::Serialize;
 
@@ -16,6 +16,12 @@ macro_rules! ids {
         impl FindingId {
             #[cfg(test)]
             const ALL: &[FindingId] = &[$(FindingId::$id,)*];
+
+            /// Its name in JSON.
+            pub(crate) fn name(self) -> String {
+                let quoted = serde_json::to_string(&self).unwrap_or_default();
+                quoted.trim_matches('"').to_string()
+            }
         }
     };
 }
@@ -91,13 +97,26 @@ ids! {
 mod tests {
     use super::*;
 
+    /// The names in the first column of the tables whose head begins with that of an `id`, sorted.
+    fn documented(page: &str) -> Vec<&str> {
+        let tables = page.split("\n\n").filter(|table| table.starts_with("| `id` |"));
+        let rows = tables.flat_map(|table| table.lines().skip(2));
+        let cells = rows.filter_map(|row| row.split('|').nth(1));
+        let mut names: Vec<&str> =
+            cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        names.sort_unstable();
+        names
+    }
+
     #[test]
-    fn each_id_is_documented() {
-        let page = include_str!("../../docs/json.md");
-        for id in FindingId::ALL {
-            let name = serde_json::to_string(id).expect("a name");
-            let name = format!("`{}`", name.trim_matches('"'));
-            assert!(page.contains(&name), "docs/json.md does not describe {name}");
+    fn each_id_is_documented_once_and_no_other() {
+        let mut names: Vec<String> = FindingId::ALL.iter().map(|id| id.name()).collect();
+        names.sort_unstable();
+        for (file, page) in [
+            ("docs/json.md", include_str!("../../docs/json.md")),
+            ("docs/operations.md", include_str!("../../docs/operations.md")),
+        ] {
+            assert_eq!(documented(page), names, "{file}");
         }
     }
 }

@@ -63,14 +63,13 @@ pub(crate) fn run(context: &Context, names: &[OsString], json: bool) -> Result<E
         rsyncd: None,
         ended_with_23: Cell::new(false),
         told_mistakes: config_findings::mistakes_of(&policies),
-        note: &note,
     };
     let mut views: Vec<StatusView> = Vec::new();
     let of_policies = config_findings::of_policies(&policies);
     views.extend(of_policies.map(|findings| StatusView::new(POLICY.to_string(), None, findings)));
     for (label, module) in found {
         let (argument, findings) = match module {
-            Ok(target) => (Some(target.argument()), findings_of(&target, &around)),
+            Ok(target) => (Some(target.argument()), findings_of(&target, &around, &note)),
             Err(finding) => (None, vec![finding]),
         };
         let mut view = StatusView::new(label, seen.take(), findings);
@@ -159,8 +158,8 @@ fn of_conf(settings: &Settings, module: &RsyncdModule) -> Option<Result<Target>>
     (was_used || expects_pushes(module)).then_some(found)
 }
 
-fn findings_of(target: &Target, around: &Surroundings) -> Vec<Finding> {
-    let mut findings = check_module(target, around);
+fn findings_of(target: &Target, around: &Surroundings, note: &dyn Fn(&RootFacts)) -> Vec<Finding> {
+    let mut findings = check_module(target, around, note);
     let found = target.module_path.symlink_metadata();
     if found.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         let error = lost_directory_error(target);

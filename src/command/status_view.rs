@@ -6,12 +6,12 @@
 //! pipe, nothing is cut.
 
 use chrono::{DateTime, Utc};
-use rustix::fs::fstatvfs;
 use serde::Serialize;
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::list_view::rfc3339;
+use crate::command::module_numbers::space;
 use crate::command::root_findings::RootFacts;
 use crate::command::run_findings::why_due;
 use crate::decide::duration_text::roughly;
@@ -89,10 +89,7 @@ impl RootView {
         let run = holder.and_then(LockHolder::parse);
         let due = examined.state.due.as_ref();
         let pause = examined.decision.pause.as_ref();
-        let space = fstatvfs(root.directory()).ok().map(|space| {
-            let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
-            (bytes(space.f_bavail), bytes(space.f_blocks))
-        });
+        let space = space(root);
         let snapshots = || {
             let verdicts = examined.decision.verdicts.iter();
             verdicts.map(|verdict| verdict.snapshot.clone()).collect::<Vec<_>>()

@@ -20,7 +20,8 @@
 //!   not. Only a repair and a restore in place, which the administrator asks for, may put new files
 //!   into a module. They make them in `.rsyncd-snapshot` and move them: a file that moves loses
 //!   rights, and gains none.
-//! * a restore into another directory may write there, and into no root at all.
+//! * a restore into another directory may write there, and into no root at all;
+//! * `check --output` may make and remove files in the directory of that file.
 //!
 //! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of
 //! all this, the process works without it, and the debug log says how far the restriction goes.
@@ -61,6 +62,8 @@ pub enum WriteScope {
     Modules,
     /// A directory that the administrator names, for a restore, and leases.
     Directory,
+    /// A file that the administrator names for the output.
+    OutputFile,
     /// All that the user of this process may change: it becomes another program.
     Unconfined,
 }
@@ -73,7 +76,10 @@ impl WriteScope {
         let of_copies = CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
         match self {
             WriteScope::Modules | WriteScope::Directory => KEPT.union(of_copies),
-            WriteScope::Nothing | WriteScope::Roots | WriteScope::Unconfined => KEPT,
+            WriteScope::Nothing
+            | WriteScope::Roots
+            | WriteScope::OutputFile
+            | WriteScope::Unconfined => KEPT,
         }
     }
 }
@@ -175,6 +181,11 @@ pub(crate) fn to_directory(read: Option<&SnapshotRoot>, directory: BorrowedFd) {
     confine([], read, WriteScope::Directory, Some(directory));
 }
 
+/// Confines this process to replacing a file in `directory`.
+pub(crate) fn to_output(directory: BorrowedFd) {
+    confine([], [], WriteScope::OutputFile, Some(directory));
+}
+
 fn confine<'a>(
     targets: impl IntoIterator<Item = &'a Target>,
     read: impl IntoIterator<Item = &'a SnapshotRoot>,
@@ -236,8 +247,12 @@ fn restrict(
         }
     }
     if let Some(directory) = directory {
-        // Files are made in it and linked within it.
-        ruleset = allow(ruleset, directory, names() | contents())?;
+        let rights = match write_scope {
+            WriteScope::OutputFile => AccessFs::MakeReg | AccessFs::RemoveFile | contents(),
+            // Files are made in it and linked within it.
+            _ => names() | contents(),
+        };
+        ruleset = allow(ruleset, directory, rights)?;
     }
     ruleset.restrict_self()
 }

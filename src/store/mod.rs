@@ -26,6 +26,7 @@ mod memory_name;
 pub(crate) mod module_directory;
 pub(crate) mod neighbours;
 pub(crate) mod other_modules;
+pub(crate) mod output_file;
 pub(crate) mod overlapping_roots;
 pub(crate) mod pin;
 pub(crate) mod pinning;

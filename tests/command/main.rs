@@ -23,6 +23,7 @@ mod import_policy;
 mod import_policy_decision;
 mod import_policy_modules;
 mod import_policy_original;
+mod monitoring;
 mod names;
 mod plan;
 mod progress;

@@ -290,7 +290,8 @@ fn complaints(server: &Server) -> String {
     format!("rsyncd.log:\n{}\nits standard error:\n{}", read("rsyncd.log"), read("rsyncd.stderr"))
 }
 
-fn free_port(address: &str) -> u16 {
+/// A port that no process listens on at this moment.
+pub(crate) fn free_port(address: &str) -> u16 {
     let listener = TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("its number").port()
 }

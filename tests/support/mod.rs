@@ -25,6 +25,7 @@ pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod kinds;
 pub(crate) mod module;
+pub(crate) mod monitoring;
 pub(crate) mod original;
 pub(crate) mod outside;
 pub(crate) mod random;
