@@ -11,11 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 use rustix::fs::SeekFrom;
 
 use crate::engine::baseline::{Inode, inspect_open};
+use crate::engine::copied::open_regular;
 
 /// Holes of one file up to this size are hashed: some minutes of work at most.
 pub(crate) const MAX_HOLES_BYTES: u64 = 16 << 30;
@@ -72,13 +71,9 @@ pub(crate) fn content_hash(
     if limit.is_over() {
         return HashResult::OverLimit;
     }
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let open = |flags| openat(directory, name, flags, Mode::empty());
-    // Without O_NOATIME, reading would look like access by a client. Only an owner may set it.
-    let Ok(file) = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) else {
+    let Ok(file) = open_regular(directory, name, inode.number) else {
         return HashResult::None;
     };
-    let file = File::from(file);
     let is_same = || {
         inspect_open(file.as_fd())
             .is_ok_and(|now| now.number == inode.number && now.changed == inode.changed)

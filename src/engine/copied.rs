@@ -1,10 +1,10 @@
 //! What is known of files that were copied, and whether a copy is still that of its original.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
@@ -110,21 +110,16 @@ impl Copied {
 }
 
 /// Whether original and copy hold equal content. `live` is the state of the original before.
+///
+/// # Errors
+/// `ESTALE` if one of them has another inode by now.
 pub(crate) fn is_same_content(pair: CopiedPair, live: &FileStat) -> SysResult<bool> {
     match SFlag::from_bits_truncate(live.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => {
-            let (original, copy) =
-                (open_regular(pair.live, pair.name)?, open_regular(pair.snapshot, pair.name)?);
-            let is_meant = |file: &File, inode| {
-                let stat = fstat(file)?;
-                let is_regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-                Ok::<_, Errno>(is_regular && Identity::of(&stat).inode == inode)
-            };
+            let original = open_regular(pair.live, pair.name, pair.inodes.live)?;
+            let copy = open_regular(pair.snapshot, pair.name, pair.inodes.copy)?;
             let is_still = || fstat(&original).map(|now| Stamp::of(&now) == Stamp::of(live));
-            Ok(is_meant(&original, pair.inodes.live)?
-                && is_meant(&copy, pair.inodes.copy)?
-                && have_same_data(&original, &copy, live.st_size)?
-                && is_still()?)
+            Ok(have_same_data(&original, &copy, live.st_size)? && is_still()?)
         }
         SFlag::S_IFLNK => {
             Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?)
@@ -185,14 +180,79 @@ pub(crate) fn next_data(source: &File, position: u64, size_bytes: u64) -> Option
     (start < end).then_some((start, end))
 }
 
-/// Opens an entry that was a regular file a moment ago. If it is a pipe by now, O_NONBLOCK keeps
-/// this from waiting for a writer. Without O_NOATIME, reading would look like access by a client;
-/// only an owner may set it.
-pub(crate) fn open_regular(directory: BorrowedFd, name: &CStr) -> SysResult<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
-        Err(Errno::EPERM) => openat(directory, name, flags, Mode::empty())?,
-        answer => answer?,
+/// Opens the regular file `inode`, which had the name a moment ago. A user who owns the directory
+/// may put a pipe or a device in its place at any moment, and opening those can have effects. So the
+/// name is opened as a place first, and what it stands for is looked at.
+///
+/// # Errors
+/// `ESTALE` if the name stands for another inode now, or for one that is no regular file.
+pub(crate) fn open_regular(directory: BorrowedFd, name: &CStr, inode: u64) -> SysResult<File> {
+    const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+    let is_meant = |file: BorrowedFd| {
+        let stat = fstat(file)?;
+        let is_regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+        if is_regular && stat.st_ino == inode { Ok(()) } else { Err(Errno::ESTALE) }
     };
+    let place = openat(directory, name, PLACE, Mode::empty())?;
+    is_meant(place.as_fd())?;
+    let path = CString::new(format!("/proc/self/fd/{}", place.as_raw_fd())).unwrap_or_default();
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    // Without O_NOATIME, reading would look like access by a client. Only an owner may set it.
+    let open = |path: &CStr, flags: OFlag| match openat(
+        directory,
+        path,
+        flags | OFlag::O_NOATIME,
+        Mode::empty(),
+    ) {
+        Err(Errno::EPERM) => openat(directory, path, flags, Mode::empty()),
+        answer => answer,
+    };
+    let file = match open(&path, flags) {
+        // Without /proc, the file is opened by its name.
+        Err(Errno::ENOENT) => open(name, flags | OFlag::O_NOFOLLOW),
+        answer => answer,
+    }?;
+    is_meant(file.as_fd())?;
     Ok(File::from(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::mem::MaybeUninit;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+    use super::*;
+
+    #[test]
+    fn what_took_the_place_of_a_file_is_not_opened() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| scratch.path().join(name);
+        fs::write(path("file"), "x").expect("a file");
+        fs::write(path("other"), "y").expect("a file");
+        symlink("file", path("link")).expect("a link");
+        nix::unistd::mkfifo(&path("pipe"), Mode::S_IRUSR).expect("a pipe");
+        let inode = |name: &str| fs::symlink_metadata(path(name)).expect("its state").ino();
+        let watch = inotify::init(CreateFlags::NONBLOCK).expect("inotify");
+        for name in ["other", "pipe"] {
+            inotify::add_watch(&watch, path(name), WatchFlags::OPEN).expect("a watch");
+        }
+        let directory = File::open(scratch.path()).expect("the directory");
+        let open = |name: &CStr, inode| open_regular(directory.as_fd(), name, inode);
+        for (name, meant) in
+            [(c"other", "file"), (c"link", "file"), (c"pipe", "file"), (c"pipe", "pipe")]
+        {
+            assert_eq!(open(name, inode(meant)).err(), Some(Errno::ESTALE), "{name:?}");
+        }
+        let mut buffer = [MaybeUninit::uninit(); 1_024];
+        let was_opened = inotify::Reader::new(&watch, &mut buffer).next().is_ok();
+        assert!(!was_opened, "something else was opened");
+        let mut text = String::new();
+        let mut file = open(c"file", inode("file")).expect("opened");
+        file.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "x");
+    }
 }

@@ -197,7 +197,7 @@ impl<'a> Copier<'a> {
                 answer => return answer,
             }
         }
-        let source = open_regular(live, name)?;
+        let source = open_regular(live, name, inode)?;
         let opened = fstat(&source)?;
         if Identity::of(&opened) != Identity::of(stat) || opened.st_mode != stat.st_mode {
             return Err(Errno::ESTALE);

@@ -2,11 +2,11 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::fcntl::readlinkat;
+use nix::sys::stat::{FileStat, fstat};
 use rustix::fs::{Advice, fadvise};
 
 use crate::decide::restore_step::{EntryDifference, EntryState, OwnerRights};
@@ -113,28 +113,11 @@ pub(crate) fn contents_differ(
     }
 }
 
-/// Opens a regular file for reading. A user who owns the directory may put a pipe or a device in
-/// its place at any moment, and opening those can have effects, so the inode is identified first.
+/// Opens a regular file for reading, if its name still stands for it.
 fn open_side(side: EntrySide) -> SysResult<File> {
-    const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-    let place = openat(side.directory, side.name, PLACE, Mode::empty())?;
-    let is_meant = |file: &dyn AsFd| {
-        let is_same = Identity::of(&fstat(file.as_fd())?) == Identity::of(side.stat);
-        if is_same { Ok(()) } else { Err(Errno::ESTALE) }
-    };
-    is_meant(&place)?;
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let open = |flags| openat(side.directory, path.as_str(), flags, Mode::empty());
-    // Without O_NOATIME, reading would look like access by a user. Only an owner may set it.
-    let file = match open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) {
-        Ok(file) => File::from(file),
-        // Without /proc, the file is opened by its name.
-        Err(Errno::ENOENT) => open_regular(side.directory, side.name)?,
-        Err(cause) => return Err(cause),
-    };
-    is_meant(&file)?;
-    Ok(file)
+    let meant = Identity::of(side.stat);
+    let file = open_regular(side.directory, side.name, meant.inode)?;
+    if Identity::of(&fstat(&file)?) == meant { Ok(file) } else { Err(Errno::ESTALE) }
 }
 
 /// Drops what this machine remembers of the file's content, so that reading it asks the disk. The

@@ -198,7 +198,7 @@ impl<'a> EntryWriter<'a> {
 
     fn make_regular(&mut self, source: EntrySide) -> SysResult<()> {
         let EntrySide { directory, name, stat } = source;
-        let original = open_regular(directory, name)?;
+        let original = open_regular(directory, name, Identity::of(stat).inode)?;
         let opened = fstat(&original)?;
         if Identity::of(&opened) != Identity::of(stat) || opened.st_mode != stat.st_mode {
             return Err(Errno::ESTALE);
