@@ -32,7 +32,8 @@ use crate::engine::walk::{Subtree, VisitedFile, Visitor, is_no_part_of_tree, wal
 use crate::system::syscalls::stat_entry;
 use crate::tell::progress::{self, ProgressPhase};
 
-/// How many files with several links are remembered at once: at most some 50 MB.
+/// How many files with several links are remembered at once: at most some 50 MB. The sums by trees
+/// take at most twice as much.
 pub(crate) const MAX_REMEMBERED: usize = 1 << 20;
 
 /// Fewer entries are counted too quickly for a progress bar.
