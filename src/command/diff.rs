@@ -15,7 +15,7 @@ use crate::command::snapshot_choice::{ChosenSnapshot, choose, choose_beside, mea
 use crate::decide::grade::Grade;
 use crate::decide::path_patterns::{PathPatterns, is_plain};
 use crate::decide::restore_paths::read_path;
-use crate::decide::snapshot_choice::NEWEST;
+use crate::decide::snapshot_choice::{LIVE, NEWEST};
 use crate::engine::descent::DescentStart;
 use crate::engine::diff::indexes::{DiffIndexes, NewIndex};
 use crate::engine::diff::report_differences;
@@ -32,9 +32,6 @@ use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
-
-/// The word for the module's directory.
-const LIVE: &str = "live";
 
 /// Prints how B differs from A.
 ///

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use crate::command::snapshot_choice::{means_snapshot, without_slashes};
 use crate::decide::name::SnapshotName;
-use crate::decide::snapshot_choice::{DayMeans, NoChoice, WordContext, choose_by_word};
+use crate::decide::snapshot_choice::{
+    DayMeans, NoChoice, WordContext, choose_by_word, nearest_of_all, proposals,
+};
 use crate::decide::zone::Zone;
 use crate::module::context::Context;
 use crate::module::known_modules::Needs;
@@ -195,12 +197,7 @@ impl SnapshotSearch<'_> {
             }
             (None, None) => format!("no module has a {what} {shown}"),
         };
-        let near = match refusals.as_slice() {
-            [NoChoice::NoneOf(near)] if !near.is_empty() => {
-                format!(" (the nearest: {})", near.join(", "))
-            }
-            _ => String::new(),
-        };
+        let near = proposals(shown, &nearest_of_all(shown, &refusals));
         Error::Usage(format!(
             "{problem}{near}; `list` shows snapshots and pins, `list --expired` what is retired"
         ))

@@ -14,9 +14,10 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::name::SnapshotName;
 use crate::decide::restore_paths::SnapshotPlace;
+use crate::decide::similar::did_you_mean;
 use crate::decide::snapshot_choice::{
-    DayMeans, NEWEST, NoChoice, WordContext, choose_by_word, is_snapshot_word, last_moment,
-    may_begin_name, newest_up_to,
+    DayMeans, LIVE, NEWEST, NoChoice, WordContext, choose_by_word, is_snapshot_word, last_moment,
+    may_begin_name, nearest_of_all, newest_up_to, proposals,
 };
 use crate::decide::zone::Zone;
 use crate::engine::responsiveness::ensure_responsive;
@@ -139,9 +140,10 @@ pub(crate) fn choose<'a>(
     }
     let Some(word) = arguments.get(1) else {
         return Err(Error::Usage(format!(
-            "{} is no snapshot: name the module and then its snapshot, or `{NEWEST}`; `list` shows \
-             the names",
-            escape(first.as_bytes())
+            "{} is no snapshot{}: name the module and then its snapshot, or `{NEWEST}`; `list` \
+             shows the names",
+            escape(first.as_bytes()),
+            proposals(&first.to_string_lossy(), &[])
         )));
     };
     let place = one_place(context, first)?;
@@ -155,9 +157,10 @@ pub(crate) fn choose<'a>(
     let word = without_slashes(word);
     if !is_snapshot_word(word.as_bytes()) && !may_begin_name(word.as_bytes()) {
         return Err(Error::Usage(format!(
-            "{} is no snapshot's name: after {} comes the name of a snapshot, or `{NEWEST}`; \
+            "{} is no snapshot's name{}: after {} comes the name of a snapshot, or `{NEWEST}`; \
              `list` shows the names, and --at TIME chooses by time",
             escape(word.as_bytes()),
+            proposals(&word.to_string_lossy(), &[]),
             escape(first.as_bytes())
         )));
     }
@@ -191,6 +194,10 @@ pub(crate) fn choose_beside(
         }
         None => without_slashes(word).to_os_string(),
     };
+    let remark = did_you_mean(&name.to_string_lossy(), [LIVE]);
+    if !remark.is_empty() && !may_begin_name(name.as_bytes()) {
+        return Err(Error::Usage(format!("{} is no snapshot{remark}", shown())));
+    }
     let zone = match &chosen.target {
         Some(target) => target.policy.time_zone.clone(),
         None => context.settings.policy(None).time_zone,
@@ -306,29 +313,36 @@ type Chosen<'a> = std::result::Result<&'a SnapshotName, NoChoice>;
 /// The snapshot of that name, which one module has to have.
 fn of_any_module(context: &Context, word: &OsStr) -> Result<ChosenSnapshot> {
     let mut found: Vec<Place> = Vec::new();
+    let mut refusals = Vec::new();
     for (label, target) in context.targets(None, false, Needs::Root)? {
         let named = target.and_then(|target| {
             let place = Place::of_target(target);
             let names = place.names()?;
-            let may_mean = matches!(place.choose(word, &names), Ok(_) | Err(NoChoice::Several(_)));
-            Ok((place, may_mean))
+            let refusal = place.choose(word, &names).err();
+            Ok((place, refusal))
         });
         match named {
-            Ok((place, true)) if found.iter().all(|known| known.root_path != place.root_path) => {
-                found.push(place);
+            Ok((place, None | Some(NoChoice::Several(_)))) => {
+                if found.iter().all(|known| known.root_path != place.root_path) {
+                    found.push(place);
+                }
             }
-            Ok(_) => {}
+            Ok((_, Some(why))) => refusals.push(why),
             Err(error) => log::warn!("{label}: {error}"),
         }
     }
     let labels: Vec<String> = found.iter().map(|place| place.label.clone()).collect();
     match (found.pop(), found.is_empty()) {
         (Some(place), true) => pick(place, SnapshotWish::Word, word),
-        (None, _) => Err(Error::Usage(format!(
-            "no module has a snapshot {}; `list` shows them, and where no module is known, name \
-             the snapshot by its absolute path",
-            escape(word.as_bytes())
-        ))),
+        (None, _) => {
+            let shown = word.to_string_lossy();
+            Err(Error::Usage(format!(
+                "no module has a snapshot {}{}; `list` shows them, and where no module is known, \
+                 name the snapshot by its absolute path",
+                escape(word.as_bytes()),
+                proposals(&shown, &nearest_of_all(&shown, &refusals))
+            )))
+        }
         (Some(_), false) => Err(Error::Usage(format!(
             "several modules have {}: name one of {} before it",
             escape(word.as_bytes()),

@@ -11,7 +11,7 @@ use crate::command::path_place::place_of_paths;
 use crate::command::print_json;
 use crate::command::snapshot_choice::Place;
 use crate::command::versions_view::{PathView, VersionsView};
-use crate::decide::glob_pattern::NamePattern;
+use crate::decide::path_patterns::{PathNames, is_plain, path_text};
 use crate::decide::path_versions::{Sighting, path_versions};
 use crate::decide::restore_paths::{SnapshotPlace, read_path};
 use crate::decide::similar::nearest;
@@ -19,7 +19,7 @@ use crate::engine::content::HashLimit;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::copy_comparison::CopyComparison;
-use crate::run::path_history::{PathHistory, PathNames, PathSurvey, path_text};
+use crate::run::path_history::{PathHistory, PathSurvey};
 use crate::run::verify::known_damage::KnownDamage;
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::tell::error::{Error, Result};
@@ -39,9 +39,10 @@ pub(crate) const VERSIONS_USAGE: &str = "rsyncd-snapshot versions [OPTIONS] [MOD
 /// What `versions --help` says below the options.
 pub(crate) const VERSIONS_HELP: &str = "\
 PATH is relative to the module's directory. Without MODULE it is a path in the module's directory or
-in a snapshot, absolute or relative to the working directory. It may be a shell pattern:
+in a snapshot, absolute or relative to the working directory. In it, `*`, `?` and `[...]` match as in
+a shell, and `**` stands for any number of directories:
     rsyncd-snapshot versions laptop etc/fstab
-    rsyncd-snapshot versions laptop 'home/anna/*.odt'
+    rsyncd-snapshot versions laptop 'home/anna/**/*.odt'
     cd /srv/backup/laptop/latest/etc && rsyncd-snapshot versions fstab
 
 Each version comes with the first and the last snapshot that has it, how many have it, its size, the
@@ -101,6 +102,7 @@ pub(crate) fn run(context: &Context, options: &VersionsOptions, json: bool) -> R
         let mut comparison = CopyComparison {
             history: &history,
             path,
+            sightings,
             limit: &mut limit,
             hashes: BTreeMap::new(),
             is_uncertain: false,
@@ -161,7 +163,7 @@ fn find(place: &Place, history: &PathHistory, given: Vec<PathNames>) -> Result<F
             sightings.push(seen);
             continue;
         }
-        if !path.iter().any(|name| NamePattern::of(name).is_some()) {
+        if is_plain(&path) {
             let is_known = !seen.contains(&Sighting::Unknown);
             missing.push(no_version(place, history, &path, is_known));
             continue;

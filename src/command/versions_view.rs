@@ -9,20 +9,19 @@ use crate::decide::damage::FileTime;
 use crate::decide::free_space::bytes_text;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
+use crate::decide::path_patterns::path_text;
 use crate::decide::path_versions::{
     EntryKind, HolderFacts, PathVersions, SightedEntry, Sighting, Stretch, best_holder,
 };
+use crate::decide::snapshot_choice::LIVE;
 use crate::decide::zone::Zone;
-use crate::run::path_history::{HistoryTree, PathHistory, TreeKind, joined, path_text};
+use crate::run::path_history::{HistoryTree, PathHistory, TreeKind, joined};
 use crate::run::verify::known_damage::KnownDamage;
 use crate::store::damage_file::DamagedFile;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::table::TextTable;
 use crate::tell::terminal::line_width;
-
-/// What the module itself is called among snapshots.
-const LIVE: &str = "live";
 
 /// The JSON that docs describe.
 #[derive(Serialize)]

@@ -5,9 +5,14 @@
 //! in it. A name that equals the pattern's text is meant, too, so a file `a[1]` needs no quoting.
 //!
 //! A walk asks about each directory before it enters it, and leaves out those in which nothing can
-//! be meant.
+//! be meant. `diff` takes what is in a directory that matches; `versions` takes each entry
+//! that matches by itself, and goes on by [`PatternPlaces`].
 
 use crate::decide::glob_pattern::NamePattern;
+use crate::tell::escape::escape;
+
+/// The names of a path from a tree's top down.
+pub type PathNames = Vec<Vec<u8>>;
 
 /// Paths and patterns; none of them means everything.
 #[derive(Debug, Clone, Default)]
@@ -48,32 +53,85 @@ impl PathPatterns {
 
     /// What the patterns say of the tree's root.
     pub fn root(&self) -> PatternReach {
-        let mut places = Places { patterns: self, list: Vec::new(), is_inside: false };
-        places.is_inside = self.patterns.is_empty();
-        (0..self.patterns.len()).for_each(|pattern| places.add(pattern, 0));
-        places.reach()
+        match self.patterns.is_empty() {
+            true => PatternReach::Inside,
+            false => self.begin().reach(),
+        }
     }
 
     /// What the patterns say of `name` in a directory of which they say `directory`.
     pub fn step(&self, directory: &PatternReach, name: &[u8]) -> PatternReach {
-        let known = match directory {
-            PatternReach::Inside => return PatternReach::Inside,
-            PatternReach::Outside => return PatternReach::Outside,
-            PatternReach::Towards(places) => places,
-        };
-        let mut places = Places { patterns: self, list: Vec::new(), is_inside: false };
+        match directory {
+            PatternReach::Inside => PatternReach::Inside,
+            PatternReach::Outside => PatternReach::Outside,
+            PatternReach::Towards(places) => self.advance(places, name).reach(),
+        }
+    }
+
+    /// Which parts of the patterns apply in the tree's root.
+    pub fn begin(&self) -> PatternPlaces {
+        let mut places = PatternPlaces::default();
+        (0..self.patterns.len()).for_each(|pattern| self.add(&mut places, (pattern, 0)));
+        places
+    }
+
+    /// Which parts apply in `name`, in a directory in which those of `places` do.
+    pub fn next(&self, places: &PatternPlaces, name: &[u8]) -> PatternPlaces {
+        self.advance(&places.list, name)
+    }
+
+    /// The name that alone leads on, if no other name can.
+    pub fn only_name(&self, places: &PatternPlaces) -> Option<&[u8]> {
+        match places.list.as_slice() {
+            [place] => match self.part(*place) {
+                Some(PatternPart::Name { text, pattern: None }) => Some(text),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether all directories below lead on, at any depth.
+    pub fn is_at_any_depth(&self, places: &PatternPlaces) -> bool {
+        places.list.iter().any(|place| matches!(self.part(*place), Some(PatternPart::AnyDepth)))
+    }
+
+    fn part(&self, (pattern, part): (usize, usize)) -> Option<&PatternPart> {
+        self.patterns[pattern].get(part)
+    }
+
+    fn advance(&self, known: &[(usize, usize)], name: &[u8]) -> PatternPlaces {
+        let mut places = PatternPlaces::default();
         for &(pattern, part) in known {
             match &self.patterns[pattern][part] {
-                PatternPart::AnyDepth => places.add(pattern, part),
+                PatternPart::AnyDepth => self.add(&mut places, (pattern, part)),
                 PatternPart::Name { text, pattern: glob } => {
                     if text == name || glob.as_ref().is_some_and(|glob| glob.matches(name)) {
-                        places.add(pattern, part + 1);
+                        self.add(&mut places, (pattern, part + 1));
                     }
                 }
             }
         }
-        places.reach()
+        places
     }
+
+    fn add(&self, places: &mut PatternPlaces, (pattern, part): (usize, usize)) {
+        match self.part((pattern, part)) {
+            None => places.is_match = true,
+            Some(_) if places.list.contains(&(pattern, part)) => {}
+            Some(next) => {
+                places.list.push((pattern, part));
+                if matches!(next, PatternPart::AnyDepth) {
+                    self.add(places, (pattern, part + 1));
+                }
+            }
+        }
+    }
+}
+
+/// A path for a message or a view, escaped; that of the top itself is a dot.
+pub fn path_text(names: &[Vec<u8>]) -> String {
+    if names.is_empty() { ".".to_string() } else { escape(&names.join(&b'/')) }
 }
 
 /// Whether a path of these names means one entry at most.
@@ -81,29 +139,23 @@ pub fn is_plain(names: &[Vec<u8>]) -> bool {
     names.iter().all(|name| NamePattern::of(name).is_none())
 }
 
-struct Places<'a> {
-    patterns: &'a PathPatterns,
+/// Where patterns stand at one entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatternPlaces {
+    /// Each pair is a pattern, and which part of it comes next.
     list: Vec<(usize, usize)>,
-    is_inside: bool,
+    /// Whether a pattern matches the entry.
+    pub is_match: bool,
 }
 
-impl Places<'_> {
-    fn add(&mut self, pattern: usize, part: usize) {
-        let parts = &self.patterns.patterns[pattern];
-        match parts.get(part) {
-            None => self.is_inside = true,
-            Some(_) if self.list.contains(&(pattern, part)) => {}
-            Some(next) => {
-                self.list.push((pattern, part));
-                if matches!(next, PatternPart::AnyDepth) {
-                    self.add(pattern, part + 1);
-                }
-            }
-        }
+impl PatternPlaces {
+    /// Whether nothing in the entry can match.
+    pub fn is_end(&self) -> bool {
+        self.list.is_empty()
     }
 
     fn reach(self) -> PatternReach {
-        match (self.is_inside, self.list.is_empty()) {
+        match (self.is_match, self.list.is_empty()) {
             (true, _) => PatternReach::Inside,
             (false, true) => PatternReach::Outside,
             (false, false) => PatternReach::Towards(self.list),
@@ -187,5 +239,42 @@ mod tests {
         for (path, expected) in [("", true), ("a/b", true), ("a*", false), ("**/a", false)] {
             assert_eq!(is_plain(&names(path)), expected, "{path}");
         }
+    }
+    /// The entries that a pattern matches by themselves, of these paths.
+    fn matches_of(pattern: &str, paths: &[&str]) -> Vec<String> {
+        let patterns = PathPatterns::new(&[names(pattern)]);
+        let is_match = |path: &&&str| {
+            let all = names(path);
+            all.iter().fold(patterns.begin(), |at, name| patterns.next(&at, name)).is_match
+        };
+        paths.iter().filter(is_match).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_entry_matches_by_itself_also_in_one_that_does() {
+        let paths = ["", "a", "a/a", "a/b", "a/b/a", "b", "b/.c/a"];
+        for (pattern, expected) in [
+            ("a", &["a"][..]),
+            ("*", &["a", "b"]),
+            ("**/a", &["a", "a/a", "a/b/a", "b/.c/a"]),
+            ("**", &paths),
+            ("a/**", &["a", "a/a", "a/b", "a/b/a"]),
+            ("**/b/**/a", &["a/b/a", "b/.c/a"]),
+            ("**/*", &["a", "a/a", "a/b", "a/b/a", "b", "b/.c/a"]),
+        ] {
+            assert_eq!(matches_of(pattern, &paths), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_plain_name_that_alone_leads_on_is_told() {
+        let patterns = PathPatterns::new(&[names("etc/**/x")]);
+        let begin = patterns.begin();
+        assert_eq!(patterns.only_name(&begin), Some(&b"etc"[..]));
+        assert!(!patterns.is_at_any_depth(&begin));
+        let inside = patterns.next(&begin, b"etc");
+        assert_eq!(patterns.only_name(&inside), None);
+        assert!(patterns.is_at_any_depth(&inside) && !inside.is_match);
+        assert!(patterns.next(&begin, b"home").is_end());
     }
 }

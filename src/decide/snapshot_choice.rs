@@ -5,7 +5,7 @@ use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 
 use crate::decide::grade::Grade;
 use crate::decide::name::{PARTIAL, SnapshotName};
-use crate::decide::similar::nearest;
+use crate::decide::similar::{did_you_mean, nearest};
 use crate::decide::time_text::TimeText;
 use crate::decide::zone::Zone;
 
@@ -14,6 +14,9 @@ pub const NEWEST: &str = "newest";
 
 /// The word for the day before this one.
 pub const YESTERDAY: &str = "yesterday";
+
+/// The word for the module's directory, where that can be meant in place of a snapshot.
+pub const LIVE: &str = "live";
 
 /// How many names a message proposes in place of one that does not exist.
 const MOST_PROPOSALS: usize = 3;
@@ -55,9 +58,8 @@ impl NoChoice {
         let several = format!("{word} may mean several snapshots:");
         match self {
             NoChoice::NoneComplete => "there is no complete snapshot".to_string(),
-            NoChoice::NoneOf(near) if near.is_empty() => format!("there is no snapshot {word}"),
             NoChoice::NoneOf(near) => {
-                format!("there is no snapshot {word}; the nearest: {}", near.join(", "))
+                format!("there is no snapshot {word}{}", proposals(word, near))
             }
             NoChoice::Several(names) if names.len() <= MOST_LISTED => {
                 format!("{several} {}", names.join(", "))
@@ -69,6 +71,29 @@ impl NoChoice {
             ),
         }
     }
+}
+
+/// A remark to follow `word`, which means no snapshot: the word that it was meant to be, or the
+/// names that are `near`.
+pub fn proposals(word: &str, near: &[String]) -> String {
+    match did_you_mean(word, [NEWEST, YESTERDAY]) {
+        remark if !remark.is_empty() => remark,
+        _ if near.is_empty() => String::new(),
+        _ => format!(" (the nearest: {})", near.join(", ")),
+    }
+}
+
+/// The names that are nearest to `word`, of those that each module proposes.
+pub fn nearest_of_all(word: &str, refusals: &[NoChoice]) -> Vec<String> {
+    let of_one = |why: &NoChoice| match why {
+        NoChoice::NoneOf(near) => near.clone(),
+        _ => Vec::new(),
+    };
+    let mut known: Vec<String> = refusals.iter().flat_map(of_one).collect();
+    known.sort_by(|a, b| b.cmp(a));
+    known.dedup();
+    let near = nearest(word, known.iter().map(String::as_str), MOST_PROPOSALS);
+    near.into_iter().map(str::to_string).collect()
 }
 
 /// How many names a message lists that one word may mean.
@@ -272,6 +297,34 @@ mod tests {
         let of_none = |word| choose_by_word(word, &[], context).expect_err(word);
         assert_eq!(of_none("newest"), NoChoice::NoneComplete);
         assert_eq!(of_none("2026"), NoChoice::NoneOf(Vec::new()));
+    }
+
+    #[test]
+    fn a_mistyped_word_is_answered_by_the_word() {
+        let near = ["2026-11-22T10-00-00Z".to_string()];
+        for (word, expected) in [
+            ("newst", " (did you mean newest?)"),
+            ("Yesteday", " (did you mean yesterday?)"),
+            ("2026-11-23", " (the nearest: 2026-11-22T10-00-00Z)"),
+        ] {
+            assert_eq!(proposals(word, &near), expected);
+        }
+        assert_eq!(proposals("2026-11-23", &[]), "");
+    }
+
+    #[test]
+    fn the_nearest_of_several_modules_are_proposed_once() {
+        let none_of =
+            |names: &[&str]| NoChoice::NoneOf(names.iter().map(ToString::to_string).collect());
+        let refusals = [
+            none_of(&["2026-11-22T10-00-00Z", "2026-10-01T00-00-00Z"]),
+            NoChoice::NoneComplete,
+            none_of(&["2026-11-22T10-00-00Z", "2026-11-22T11-00-00Z", "2020-01-01T00-00-00Z"]),
+        ];
+        assert_eq!(
+            nearest_of_all("2026-11-22T10-00-01Z", &refusals),
+            ["2026-11-22T10-00-00Z", "2026-11-22T11-00-00Z", "2026-10-01T00-00-00Z"]
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::config::settings::Settings;
 use crate::decide::arguments::read_paths::ReadPaths;
 use crate::decide::module_argument::{ArgumentFacts, MeantModule, ModuleCandidate, meant_module};
 use crate::decide::name::SnapshotName;
-use crate::decide::similar::did_you_mean;
+use crate::decide::similar::{did_you_mean, nearest};
 use crate::decide::zone::Zone;
 use crate::engine::responsiveness::{ensure_responsive, is_responsive};
 use crate::module::known_modules::{
@@ -257,6 +257,12 @@ fn argument_of(module: &ModuleCandidate) -> String {
     }
 }
 
+/// How many modules a message lists.
+const MOST_LISTED: usize = 8;
+
+/// How many of the nearest ones it lists if there are more.
+const MOST_PROPOSALS: usize = 3;
+
 fn no_such_module(settings: &Settings, name: &[u8]) -> Error {
     let conf = settings.rsyncd().ok();
     let configured = conf.into_iter().flat_map(|conf| &conf.modules);
@@ -264,10 +270,18 @@ fn no_such_module(settings: &Settings, name: &[u8]) -> Error {
     let remembered = RememberedModule::all(settings, &BTreeSet::new()).into_iter();
     let retired: Vec<String> = remembered.filter_map(|one| Some(escape(&one.name?))).collect();
     let name = escape(name);
+    let known = || names.iter().map(String::as_str);
+    let has = match names.len() {
+        0 => "none".to_string(),
+        1..=MOST_LISTED => format!("'{}'", names.join("', '")),
+        count => {
+            let near = nearest(&name, known(), MOST_PROPOSALS);
+            format!("{count}, the nearest are '{}'", near.join("', '"))
+        }
+    };
     Error::Usage(format!(
-        "no module '{name}'{} in {} (it has {}); name one of them, or an absolute path",
-        did_you_mean(&name, names.iter().chain(&retired).map(String::as_str)),
+        "no module '{name}'{} in {} (it has {has}); name one of them, or an absolute path",
+        did_you_mean(&name, known().chain(retired.iter().map(String::as_str))),
         escape_path(&settings.rsyncd_conf),
-        if names.is_empty() { "none".to_string() } else { format!("'{}'", names.join("', '")) },
     ))
 }

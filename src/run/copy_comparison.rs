@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
-use crate::decide::path_versions::EntryKind;
+use nix::errno::Errno;
+
+use crate::decide::path_versions::{EntryKind, Sighting};
 use crate::engine::baseline::{Inode, xattrs};
 use crate::engine::content::{HashLimit, HashResult, content_hash};
 use crate::engine::path_lookup::EntryPlace;
@@ -15,6 +17,8 @@ use crate::system::identity::SysResult;
 pub(crate) struct CopyComparison<'a> {
     pub history: &'a PathHistory,
     pub path: &'a [Vec<u8>],
+    /// What was seen in each tree.
+    pub sightings: &'a [Sighting],
     pub limit: &'a mut HashLimit,
     /// The hashes of the trees that have one.
     pub hashes: BTreeMap<usize, HashResult>,
@@ -29,12 +33,12 @@ impl CopyComparison<'_> {
             self.is_uncertain = true;
             return true;
         };
-        let xattrs_of = |place: &EntryPlace| xattrs(place.directory.as_fd(), &place.name);
-        if xattrs_of(&first) != xattrs_of(&second) || first.link_target() != second.link_target() {
+        let xattrs_of = |(place, _): &Seen| xattrs(place.directory.as_fd(), &place.name);
+        let target_of = |(place, _): &Seen| place.link_target();
+        if xattrs_of(&first) != xattrs_of(&second) || target_of(&first) != target_of(&second) {
             return false;
         }
-        let is_file = |inode: Inode| EntryKind::of(inode.attributes.mode) == EntryKind::File;
-        if !first.inspect().is_ok_and(is_file) {
+        if EntryKind::of(first.1.attributes.mode) != EntryKind::File {
             return true;
         }
         match (self.hash(one, &first), self.hash(two, &second)) {
@@ -46,20 +50,26 @@ impl CopyComparison<'_> {
         }
     }
 
-    fn place_in(&self, tree: usize) -> SysResult<EntryPlace> {
+    /// The entry in a tree, if it is still the one that was seen.
+    fn place_in(&self, tree: usize) -> SysResult<Seen> {
         let top = self.history.open_tree(&self.history.trees[tree])?;
-        EntryPlace::find(top.as_fd(), self.path)
+        let place = EntryPlace::find(top.as_fd(), self.path)?;
+        let inode = place.inspect()?;
+        match self.sightings.get(tree) {
+            Some(Sighting::Present(seen)) if seen.inode == inode.number => Ok((place, inode)),
+            _ => Err(Errno::ESTALE),
+        }
     }
 
-    fn hash(&mut self, tree: usize, place: &EntryPlace) -> HashResult {
+    fn hash(&mut self, tree: usize, (place, inode): &Seen) -> HashResult {
         if let Some(known) = self.hashes.get(&tree) {
             return *known;
         }
-        let hash = match place.inspect() {
-            Ok(inode) => content_hash(place.directory.as_fd(), &place.name, &inode, self.limit),
-            Err(_) => HashResult::None,
-        };
+        let hash = content_hash(place.directory.as_fd(), &place.name, inode, self.limit);
         self.hashes.insert(tree, hash);
         hash
     }
 }
+
+/// An entry and its state.
+type Seen = (EntryPlace, Inode);

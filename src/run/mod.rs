@@ -16,6 +16,7 @@ pub(crate) mod marks;
 pub(crate) mod memory;
 pub(crate) mod order;
 pub(crate) mod path_history;
+pub(crate) mod path_matches;
 pub(crate) mod publish;
 pub(crate) mod report;
 pub(crate) mod request;

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use crate::decide::glob_pattern::NamePattern;
 use crate::decide::name::SnapshotName;
+use crate::decide::path_patterns::PathNames;
 use crate::decide::path_versions::{SightedEntry, Sighting};
 use crate::decide::zone::Zone;
 use crate::engine::listing::Listing;
 use crate::engine::path_lookup::{Descended, EntryPlace, c_name, descend};
+use crate::run::path_matches::PathMatches;
 use crate::run::restore_source::snapshot_names;
 use crate::store::dir::open_path;
 use crate::store::layout::{PRIVATE, Subdir};
@@ -26,19 +27,12 @@ use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{is_gone, open_directory, open_for_lookups, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape;
 
-/// A pattern stands for at most so many paths.
-const MAX_MATCHES: usize = 1_000;
-
-/// A path has at most so many names with wildcards: each of them keeps a directory open.
-const MAX_PATTERNS: usize = 16;
+/// In how many trees the nearest names are looked for; each keeps a directory open.
+const MAX_NEAR_TREES: usize = 16;
 
 /// How many names are compared at most to find the nearest ones.
 const MAX_NAMES: usize = 100_000;
-
-/// The names of a path from a tree's top down.
-pub(crate) type PathNames = Vec<Vec<u8>>;
 
 /// A tree that is looked at.
 #[derive(Debug)]
@@ -222,31 +216,18 @@ impl PathHistory {
         names: &[Vec<u8>],
         survey: &mut PathSurvey,
     ) -> Result<Vec<PathNames>> {
-        let patterns: Vec<Option<NamePattern>> =
-            names.iter().map(|name| NamePattern::of(name)).collect();
-        let shown = || path_text(names);
-        if patterns.iter().flatten().count() > MAX_PATTERNS {
-            return Err(Error::Usage(format!(
-                "{} has more than {MAX_PATTERNS} names with wildcards: name fewer paths",
-                shown()
-            )));
-        }
-        let mut expansion = Expansion { names, patterns, found: BTreeSet::new(), failed: None };
+        let mut matches = PathMatches::new(names)?;
         for tree in &self.trees {
             let top = self.open_tree(tree);
-            let expanded = top.and_then(|top| expansion.expand(top.as_fd(), 0, &mut Vec::new()));
-            let failed = expanded.err().or(expansion.failed.take());
-            if let Some(cause) = failed.filter(|cause| !is_gone(*cause)) {
+            let added = top.and_then(|top| matches.add_from(top.as_fd(), &tree.path));
+            if let Err(cause) = added
+                && !is_gone(cause)
+            {
                 survey.note(Error::io("read", &tree.path, cause));
             }
-            if expansion.found.len() > MAX_MATCHES {
-                return Err(Error::Usage(format!(
-                    "{} stands for more than {MAX_MATCHES} paths: name fewer",
-                    shown()
-                )));
-            }
+            matches.ensure_few()?;
         }
-        Ok(expansion.found.into_iter().collect())
+        Ok(matches.into_paths())
     }
 
     /// Where the entry at `path` in a tree leads, if it is a symbolic link.
@@ -277,8 +258,7 @@ impl PathHistory {
             if reached.depth > depth {
                 deepest.clear();
             }
-            // Each keeps a directory open.
-            if reached.depth >= depth && deepest.len() < MAX_PATTERNS {
+            if reached.depth >= depth && deepest.len() < MAX_NEAR_TREES {
                 deepest.push(reached);
             }
         }
@@ -305,62 +285,6 @@ pub(crate) struct Beside {
     pub link: Option<(PathBuf, Vec<u8>)>,
 }
 
-/// The paths that a pattern stands for.
-struct Expansion<'a> {
-    names: &'a [Vec<u8>],
-    patterns: Vec<Option<NamePattern>>,
-    found: BTreeSet<PathNames>,
-    /// What kept it from looking into a directory.
-    failed: Option<Errno>,
-}
-
-impl Expansion<'_> {
-    /// Adds the paths below `directory`, which `at` leads to and to which the first `done` names
-    /// apply. It calls itself once for each name with wildcards.
-    fn expand(&mut self, directory: BorrowedFd, done: usize, at: &mut PathNames) -> SysResult<()> {
-        let plain = self.patterns[done..].iter().take_while(|pattern| pattern.is_none()).count();
-        let (literal, rest) = self.names[done..].split_at(plain);
-        if rest.is_empty() {
-            if EntryPlace::find(directory, literal)?.inspect().is_ok() {
-                self.found.insert(at.iter().chain(literal).cloned().collect());
-            }
-            return Ok(());
-        }
-        let Descended { directory, stopped, .. } = descend(directory, literal)?;
-        if let Some(cause) = stopped {
-            return Err(cause);
-        }
-        let depth = at.len();
-        at.extend_from_slice(literal);
-        let is_last = rest.len() == 1;
-        let readable = open_directory(directory.as_fd(), c".")?;
-        let listing = Listing::read(readable.as_fd())?;
-        for entry in listing.entries().iter().filter(|entry| is_last || entry.is_directory) {
-            let name = listing.name(entry);
-            let pattern = self.patterns[done + plain].as_ref();
-            if self.found.len() > MAX_MATCHES
-                || !pattern.is_some_and(|pattern| pattern.matches(name.to_bytes()))
-            {
-                continue;
-            }
-            at.push(name.to_bytes().to_vec());
-            if is_last {
-                self.found.insert(at.clone());
-            } else {
-                let below = open_for_lookups(directory.as_fd(), name)
-                    .and_then(|below| self.expand(below.as_fd(), done + plain + 1, at));
-                // What is in the other directories counts all the same. No snapshot has what is
-                // mounted in a module.
-                let is_left_out = |cause: &Errno| is_gone(*cause) || *cause == Errno::EXDEV;
-                self.failed = self.failed.or(below.err().filter(|cause| !is_left_out(cause)));
-            }
-            at.pop();
-        }
-        at.truncate(depth);
-        Ok(())
-    }
-}
-
 fn sight(top: BorrowedFd, path: &[Vec<u8>]) -> SysResult<SightedEntry> {
     let place = EntryPlace::find(top, path)?;
     let inode = place.inspect()?;
@@ -382,9 +306,4 @@ pub(crate) fn joined(top: &Path, names: &[Vec<u8>]) -> PathBuf {
         path.extend_from_slice(name);
     }
     PathBuf::from(OsStr::from_bytes(&path))
-}
-
-/// A path for a message or a view, escaped; that of the top itself is a dot.
-pub(crate) fn path_text(names: &[Vec<u8>]) -> String {
-    if names.is_empty() { ".".to_string() } else { escape(&names.join(&b'/')) }
 }

@@ -175,3 +175,90 @@ fn a_quiet_check_prints_nothing_that_is_well() {
     let run = module.run(&["check", "-q"]).exits(&[2]);
     assert!(run.stdout().lines().all(|line| line.starts_with("CRITICAL")), "{run}");
 }
+
+#[test]
+fn a_mistyped_module_is_answered_by_the_module_in_every_command() {
+    let (module, _) = with_history();
+    let to = text(&module.directory.join("to"));
+    for (arguments, code) in [
+        (&["snapshot", "dat"][..], 2),
+        (&["rotate", "dat"], 2),
+        (&["plan", "dat"], 2),
+        (&["list", "dat"], 2),
+        (&["list", "dat", "--expired"], 2),
+        (&["pin", "dat", "newest"], 2),
+        (&["unpin", "dat", "newest"], 2),
+        (&["expire", "dat", "newest"], 2),
+        (&["undelete", "dat", "newest"], 2),
+        (&["hold", "dat", "newest", "--", "true"], 2),
+        (&["diff", "dat", "newest"], 2),
+        (&["restore", "dat", "newest", "--to", &to], 2),
+        (&["restore", "dat", "--at", "yesterday", "--to", &to], 2),
+        (&["versions", "dat", "sub"], 2),
+        (&["verify", "dat"], 2),
+        (&["release", "dat"], 2),
+        (&["status", "dat"], 2),
+        (&["check", "dat"], 3),
+        (&["complete", "dat"], 2),
+    ] {
+        module.run(arguments).exits(&[code]).says("did you mean data?");
+    }
+}
+
+#[test]
+fn a_mistyped_word_is_answered_by_the_word_in_every_command() {
+    let (module, _) = with_history();
+    module.run(&["expire", "data", OLD[0]]).exits(&[0]);
+    let to = text(&module.directory.join("to"));
+    for words in [&["data", "newst"][..], &["newst"]] {
+        for (command, rest) in [
+            ("pin", &[][..]),
+            ("unpin", &[]),
+            ("expire", &[]),
+            ("undelete", &[]),
+            ("hold", &["--", "true"]),
+            ("diff", &[]),
+            ("restore", &["--to", &to]),
+        ] {
+            let run = module.run(&[&[command], words, rest].concat()).exits(&[2]);
+            run.says("newst").says("did you mean newest?");
+        }
+    }
+    module.run(&["diff", "data", "newest", "lve"]).exits(&[2]).says("did you mean live?");
+    module.run(&["diff", "data", "newest", "newst"]).exits(&[2]).says("did you mean newest?");
+    module.run(&["diff", "data", "yesteday"]).exits(&[2]).says("did you mean yesterday?");
+}
+
+/// Two modules, so that a name without a module may be that of either.
+#[test]
+fn what_no_module_has_is_answered_by_the_nearest_of_all() {
+    let (module, _) = with_history();
+    let second = module.directory.join("second");
+    fs::create_dir_all(second.join("latest")).expect("a module");
+    tree::set_mode(&second, 0o700);
+    module.write_rsyncd_conf(&format!(
+        "{}{}",
+        module.rsyncd_conf_section("data", &module.latest),
+        module.rsyncd_conf_section("second", &second.join("latest")),
+    ));
+    module.run(&["snapshot", "second"]).exits(&[0, 4]);
+    fs::create_dir(second.join("2020-02-01T11-00-00Z")).expect("a snapshot");
+    let to = text(&module.directory.join("to"));
+    for (command, rest) in [
+        ("pin", &[][..]),
+        ("expire", &[]),
+        ("hold", &["--", "true"]),
+        ("diff", &[]),
+        ("restore", &["--to", &to]),
+    ] {
+        let run = module.run(&[&[command, "2020-02-01T10-30"], rest].concat()).exits(&[2]);
+        run.says("(the nearest: 2020-02-01T1").says(OLD[2]).says("2020-02-01T11-00-00Z");
+    }
+    // Of many modules, only the nearest are told.
+    let sections: Vec<String> = (0..40)
+        .map(|number| format!("[m{number:02}]\npath = {}/{number}\n", module.directory.display()))
+        .collect();
+    module.write_rsyncd_conf(&sections.concat());
+    let run = module.run(&["list", "m3"]).exits(&[2]).says("it has 40, the nearest are 'm3");
+    assert_eq!(run.stderr().matches("'m").count(), 4, "{run}");
+}

@@ -446,3 +446,124 @@ fn an_ordinary_user_sees_versions_of_what_may_be_read() {
     let run = ask(&[NAME, "closed/file"]).exits(&[4]).says("1 version of closed/file");
     run.says("not everything could be looked at").says("Permission denied");
 }
+
+#[test]
+fn two_stars_match_at_any_depth_in_all_trees() {
+    let module = with_history([
+        &[("a.conf", "x", 1), ("etc/a.conf", "x", 1), ("etc/sub/gone.conf", "x", 1)],
+        &[("etc/.hidden/b.conf", "x", 1), ("etc/sub/c.conf/d.conf", "x", 1)],
+        &[],
+        &[],
+    ]);
+    std::os::unix::fs::symlink("etc", module.latest.join("link")).expect("a link");
+    fs::remove_file(module.latest.join("etc/sub/gone.conf")).expect("removed");
+    module.run(&["expire", NAME, OLD[0]]).exits(&[0, 4]);
+    let found = |pattern: &str| -> Vec<String> {
+        let found = paths(&module, &[NAME, pattern]);
+        found.iter().map(|one| one["path"].as_str().expect("text").to_string()).collect()
+    };
+    for (pattern, expected) in [
+        (
+            "**/*.conf",
+            &[
+                "a.conf",
+                "etc/.hidden/b.conf",
+                "etc/a.conf",
+                "etc/sub/c.conf",
+                "etc/sub/c.conf/d.conf",
+                "etc/sub/gone.conf",
+            ][..],
+        ),
+        ("etc/**/[bd].conf", &["etc/.hidden/b.conf", "etc/sub/c.conf/d.conf"]),
+        ("**/sub", &["etc/sub"]),
+        ("e*/**/gone.conf", &["etc/sub/gone.conf"]),
+        ("**/c.conf/*", &["etc/sub/c.conf/d.conf"]),
+        ("link/**", &["link"]),
+        (
+            "*/**",
+            &[
+                "a.conf",
+                "etc",
+                "etc/.hidden",
+                "etc/.hidden/b.conf",
+                "etc/a.conf",
+                "etc/sub",
+                "etc/sub/c.conf",
+                "etc/sub/c.conf/d.conf",
+                "etc/sub/gone.conf",
+                "link",
+            ],
+        ),
+    ] {
+        assert_eq!(found(pattern), expected, "{pattern}");
+    }
+    assert_eq!(found("**").len(), 11);
+    let path = module.latest.join("**/d.conf");
+    versions(&module, &[path.to_str().expect("UTF-8")]).exits(&[0]).says("of etc/sub/c.conf/d.c");
+    versions(&module, &[NAME, "**/none"]).exits(&[2]).says("nothing matches **/none");
+}
+
+/// What `versions` finds, with all that is in it, is what `diff` compares.
+#[test]
+fn versions_and_diff_read_a_pattern_alike() {
+    let module = with_history([&[], &[], &[], &[]]);
+    for path in ["a.c", ".a.c", "a[1]", "a1", "d/a.c", "d/.h/a.c", "d/e/d/x", "d/e/b", "e/d"] {
+        let path = module.latest.join(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("directories");
+        tree::write(&path, "x");
+    }
+    let entries = |run: &Run| -> BTreeSet<String> {
+        let path = |line: &str| line.split_at(28).1.trim_end_matches('/').to_string();
+        run.stdout().lines().map(path).filter(|path| path != ".").collect()
+    };
+    let all = entries(&module.run(&["diff", "-q", NAME, OLD[0]]).exits(&[0]));
+    assert_eq!(all.len(), 14, "{all:?}");
+    for pattern in [
+        "*",
+        "**",
+        "**/*",
+        "*.c",
+        "**/*.c",
+        "**/.*",
+        "d/**",
+        "**/d",
+        "**/d/**/x",
+        "d/*/d",
+        "a[[]1]",
+        "?",
+        "*/?",
+        "[!d]*",
+        r"\.*c",
+        "**/**/b",
+        "d/**/d/**",
+    ] {
+        let compared = module.run(&["diff", "-q", NAME, OLD[0], "live", "--", pattern]).exits(&[0]);
+        let found = versions(&module, &[NAME, pattern, "--json"]).exits(&[0]).json();
+        let found = found["paths"].as_array().expect("a list").clone();
+        let found: Vec<&str> =
+            found.iter().map(|one| one["path"].as_str().expect("text")).collect();
+        let is_in = |path: &&String| {
+            let below = |one: &&str| path.starts_with(*one) && path[one.len()..].starts_with('/');
+            found.iter().any(|one| *one == "." || one == path || below(one))
+        };
+        let expected: BTreeSet<String> = all.iter().filter(is_in).cloned().collect();
+        assert_eq!(entries(&compared), expected, "{pattern}: {found:?}");
+    }
+}
+
+#[test]
+fn two_stars_stand_for_any_number_of_levels_within_bounds() {
+    let module = Module::new();
+    // More levels than a process may have open directories, and longer than any path.
+    tree::deep(&module.latest.join("deep"), 3_000, 8);
+    module.expect_snapshot();
+    let limited = |pattern: &str| {
+        let script = "ulimit -n 128; exec \"$@\"";
+        let words = ["versions", NAME, pattern, "--json"];
+        Run::of(&mut module.command_through(&["sh", "-c", script, "sh"], &words))
+    };
+    let run = limited("**/00002999").exits(&[0]).json();
+    assert_eq!(extent(&run["paths"][0]["versions"][0]).2, 1);
+    limited("**/file").exits(&[2]).says("stands for");
+    limited("deep/**").exits(&[2]).says("name fewer");
+}

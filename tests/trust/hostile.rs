@@ -237,6 +237,30 @@ fn nothing_outside_is_touched_while_diff_compares() {
     }
 }
 
+#[test]
+fn nothing_outside_is_touched_while_versions_looks() {
+    for &kind in kinds() {
+        let (module, mut storm) = storm(kind);
+        let ground = storm.fill(&module);
+        let snapshot = module.snapshot(&module.expect_snapshot());
+        // Copies, whose content is compared.
+        let old = module.snapshot("2001-02-03T04-05-06Z");
+        fs::create_dir(&old).expect("a snapshot");
+        for name in ["d0", "linked0"] {
+            Run::of(tool("cp").arg("-a").arg(snapshot.join(name)).arg(&old)).exits(&[0]);
+        }
+        // Names, names in one directory, and names at any depth.
+        let paths =
+            ["d0/f1", "d0/sub/f2", "linked0/level/level/f0", "d?/f*", "d*/**/f?", "l*d1/**/f1"];
+        let words = [&["versions", NAME][..], &paths].concat();
+        storm.rage("versions", ground, |_, _| {
+            is_good(&Run::of(&mut module.command_through(&OR_HANGS, &words)))
+        });
+        fs::remove_dir_all(&old).expect("removed");
+        storm.assert_is_over(&module);
+    }
+}
+
 // -- That the rig bites ---------------------------------------------------------------------------
 
 /// Runs something until it has touched what is outside and has said that it did what this is about,
