@@ -5,9 +5,11 @@ use crate::support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -16,7 +18,7 @@ use support::module::Module;
 use support::random::Random;
 use support::run::{Run, copy_program, tool};
 use support::simulated::settle;
-use support::{AS_ORDINARY_USER, have, is_root, root, tree};
+use support::{AS_ORDINARY_USER, fingerprint, have, is_root, root, tree};
 
 /// What differs by path, as words.
 type Differences = BTreeMap<String, String>;
@@ -512,4 +514,53 @@ fn a_reader_that_wants_no_more_ends_it_and_a_full_disk_fails_it() {
     let run = through("{ \"$@\"; echo $? >&2; } | head -n 1");
     assert!(run.stderr().ends_with("0\n"), "{run}");
     through("\"$@\" > /dev/full").exits(&[1]).says("standard output");
+}
+
+/// The output waits for a reader, and meanwhile the snapshot is retired, removed, or recycled.
+#[test]
+fn a_snapshot_that_goes_while_it_is_compared_is_an_error() {
+    for (side, end) in
+        [("old", &["expire"][..]), ("old", &["expire", "--now"]), ("new", &["expire"])]
+    {
+        let module = Module::new();
+        module.write_policy("[defaults]\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\n");
+        tree::small(&module.latest);
+        let first = module.expect_snapshot();
+        // More lines than a pipe holds.
+        tree::numbered(&module.latest, 60, 60);
+        let second = module.expect_snapshot();
+        fs::remove_dir_all(module.latest.join("d0000")).expect("removed");
+        module.expect_snapshot();
+        let (goes, arguments) = match side {
+            "old" => (&first, ["diff", "data", &first, "live"]),
+            _ => (&second, ["diff", "data", &first, &second]),
+        };
+        let mut command = module.command(&arguments);
+        let mut diff = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("diff");
+        let mut stdout = BufReader::new(diff.stdout.take().expect("its output"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("a line");
+        assert!(!line.is_empty(), "no difference");
+        module.run(&[end, &["data", goes.as_str()]].concat()).exits(&[0]);
+        stdout.read_to_string(&mut line).expect("the rest");
+        drop(stdout);
+        let run = Run::from_output("diff", diff.wait_with_output().expect("its end"));
+        run.exits(&[1]).says(&format!("the snapshot {goes} was retired while it was compared"));
+    }
+}
+
+#[test]
+fn a_diff_that_is_killed_leaves_nothing_and_is_no_success() {
+    let (module, name) = changed_module();
+    tree::numbered(&module.latest, 60, 60);
+    let before = fingerprint::of(&module.root);
+    let mut command = module.command(&["diff", "data", &name, "--json"]);
+    let mut diff = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("diff");
+    let mut stdout = BufReader::new(diff.stdout.take().expect("its output"));
+    stdout.read_line(&mut String::new()).expect("a line");
+    diff.kill().expect("killed");
+    drop(stdout);
+    let run = Run::from_output("diff", diff.wait_with_output().expect("its end"));
+    assert_eq!(run.signal(), Some(9), "{run}");
+    fingerprint::assert_equal(&before, &fingerprint::of(&module.root), "after a killed diff");
 }

@@ -17,6 +17,7 @@ pub(crate) mod aftermath;
 pub(crate) mod apart;
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod disk_use;
 pub(crate) mod edits;
 pub(crate) mod exact;
 pub(crate) mod file_system;

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use super::aftermath::{OLD, ROTATING, assert_is_module, fingerprints};
+use super::disk_use::assert_sizes_are_right;
 use super::fingerprint::{self, Fingerprint};
 use super::module::Module;
 use super::run::{Run, tool};
@@ -197,6 +198,22 @@ pub(crate) const EXPIRE_NOW: Scene = Scene {
             (vec![PAST.to_string()], vec![OLD[2].to_string()],),
             "{what}"
         );
+        assert_a_push_finishes(site, &[], what);
+    },
+};
+
+/// `list --sizes`: all that it has counted is remembered, or nothing is.
+pub(crate) const SIZES: Scene = Scene {
+    name: "list --sizes",
+    prepare: || Site::of(used_module()),
+    command: |site, wrapper| site.module.command_through(wrapper, &["list", "data", "--sizes"]),
+    finish: |site, _, what| {
+        let (exact, list) = assert_sizes_are_right(&site.module, &[]);
+        let is_counted = !list["sizes_counted"].is_null();
+        assert_eq!(exact > 0, is_counted, "{what}: {list}");
+        assert_eq!(site.module.private("sizes.toml").exists(), is_counted, "{what}: {list}");
+        let (exact, list) = assert_sizes_are_right(&site.module, &["--sizes"]);
+        assert!(exact > 0, "{what}: {list}");
         assert_a_push_finishes(site, &[], what);
     },
 };

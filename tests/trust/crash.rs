@@ -10,7 +10,7 @@ use support::aftermath::{OLD, assert_nothing_is_half, assert_the_next_run_finish
 use support::module::Module;
 use support::run::Run;
 use support::scene::{
-    DUE, EXPIRE, EXPIRE_NOW, FIRST, GATE, LATER, PAIR, PIN, READ, ROTATE, Scene, UNDELETE,
+    DUE, EXPIRE, EXPIRE_NOW, FIRST, GATE, LATER, PAIR, PIN, READ, ROTATE, SIZES, Scene, UNDELETE,
     busy_module,
 };
 use support::sweep::{Call, calls, spread};
@@ -105,6 +105,11 @@ fn an_expiry_killed_at_any_call_costs_only_what_was_named() {
 #[test]
 fn a_pin_killed_at_any_call_is_there_or_not() {
     sweep(&PIN, 20, 1);
+}
+
+#[test]
+fn a_count_of_sizes_killed_at_any_call_is_right_or_absent() {
+    sweep(&SIZES, 30, 1);
 }
 
 #[test]
