@@ -648,7 +648,20 @@ fn an_ordinary_user_uses_sudo_unless_told_not_to() {
     }
     let machine = Machine::new();
     let stage = Stage::new(&machine);
-    stage.write("sudoers", "nobody ALL=(ALL) NOPASSWD: ALL\n");
+    // Without the first line, root's programs would use the memory of this machine.
+    stage.write(
+        "sudoers",
+        "Defaults env_file=/etc/sudo_environment\nnobody ALL=(ALL) NOPASSWD: ALL\n",
+    );
+    let (state, runtime) = (machine.state_directory(), machine.runtime_directory());
+    stage.write(
+        "sudo_environment",
+        &format!(
+            "RSYNCD_SNAPSHOT_STATE_DIRECTORY={}\nRSYNCD_SNAPSHOT_RUNTIME_DIRECTORY={}\n",
+            state.display(),
+            runtime.display()
+        ),
+    );
     fs::create_dir_all(stage.directory.join("etc/pam.d")).expect("a directory");
     stage.write(
         "pam.d/sudo",

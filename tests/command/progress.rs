@@ -4,7 +4,8 @@ use crate::support;
 
 use support::have;
 use support::module::Module;
-use support::run::{Run, tool};
+use support::run::Run;
+use support::terminal::script;
 use support::tree;
 
 #[test]
@@ -19,7 +20,7 @@ fn a_run_on_a_terminal_shows_its_progress_and_takes_it_away() {
     let latest = module.latest.display();
     let run = |options: &str| {
         let command = format!("{program} --config {policy} {options} snapshot {latest}");
-        Run::of(tool("script").env("TERM", "xterm").args(["-qec", &command, "/dev/null"]))
+        Run::of(script(&module).args(["-qec", &command, "/dev/null"]))
     };
     let shown = run("").exits(&[0]).stdout();
     assert!(shown.contains("making the snapshot: ") && shown.contains("published"), "{shown:?}");
@@ -51,7 +52,7 @@ fn an_error_leaves_no_bar_behind() {
     let (policy, conf) = (module.policy.display(), module.server.rsyncd_conf.display());
     let command =
         format!("{program} --config {policy} --rsyncd-conf {conf} snapshot no-such-module");
-    let shown = Run::of(tool("script").args(["-qec", &command, "/dev/null"])).exits(&[2]).stdout();
+    let shown = Run::of(script(&module).args(["-qec", &command, "/dev/null"])).exits(&[2]).stdout();
     assert!(shown.contains("error: ") && !shown.contains("0/0"), "{shown:?}");
 }
 
@@ -69,8 +70,7 @@ fn a_failure_half_way_leaves_no_bar_behind() {
         "strace -f -qq -o /dev/null -e inject=linkat:error=EIO:delay_enter=100000 {program} \
          --config {policy} snapshot {latest}"
     );
-    let script = ["-qec", &command, "/dev/null"];
-    let shown = Run::of(tool("script").env("TERM", "xterm").args(script)).stdout();
+    let shown = Run::of(script(&module).args(["-qec", &command, "/dev/null"])).stdout();
     let (before, after) = shown.rsplit_once("error: ").expect("an error");
     assert!(before.contains("making the snapshot: "), "{shown:?}");
     assert!(after.trim_end().lines().count() == 1 && !after.contains(" a second"), "{shown:?}");

@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use support::module::Module;
 use support::run::{Run, tool};
+use support::terminal::script;
 use support::time::name_of_age;
 use support::{AS_ORDINARY_USER, have, is_root, tree};
 
@@ -255,15 +256,10 @@ fn a_terminal_of_eighty_columns_wraps_no_line() {
     second(&module, &"long".repeat(30));
     let (policy, conf) = (module.policy.display(), module.rsyncd_conf.display());
     let command = format!("{} --config {policy} --rsyncd-conf {conf} status", support::BINARY);
-    let mut script = tool("script");
-    script.env("COLUMNS", "80").env("TERM", "xterm").args(["-qec", &command, "/dev/null"]);
-    for (variable, directory) in [
-        ("RSYNCD_SNAPSHOT_STATE_DIRECTORY", module.state_directory()),
-        ("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY", module.runtime_directory()),
-    ] {
-        script.env(variable, directory);
-    }
-    let shown = Run::of(&mut script).exits(&[0]).stdout();
+    let mut script = script(&module);
+    let shown = Run::of(script.env("COLUMNS", "80").args(["-qec", &command, "/dev/null"]))
+        .exits(&[0])
+        .stdout();
     assert!(shown.contains("\n  torn since ") && shown.contains("\n…"), "{shown}");
     let widest = shown.lines().map(|line| line.trim_end().chars().count()).max();
     assert!(widest.is_some_and(|widest| widest <= 80), "{shown}");

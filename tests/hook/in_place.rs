@@ -11,8 +11,8 @@ use std::path::Path;
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::partial_dirs::PartialDirs;
 use rsyncd_snapshot::internals::{
-    ComparedTree, Comparison, InPlaceChanges, Settings, SnapshotRoot, StagedSnapshot, Target,
-    in_place_changes,
+    ComparedTree, Comparison, InPlaceChanges, MachineMemory, Settings, SnapshotRoot,
+    StagedSnapshot, Target, in_place_changes,
 };
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
@@ -20,7 +20,8 @@ use support::simulated::{EXPIRING, Simulated, settle};
 use support::{have, tree};
 
 fn open(module: &Module) -> SnapshotRoot {
-    let settings = Settings::read(Some(&module.policy), None);
+    let mut settings = Settings::read(Some(&module.policy), Some(&module.rsyncd_conf));
+    settings.memory = MachineMemory { directories: vec![module.state_directory()] };
     let target = Target::of_module(&settings, Some(NAME.into()), &module.latest).expect("a target");
     target.open_root().expect("a root")
 }
