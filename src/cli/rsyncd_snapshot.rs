@@ -14,7 +14,8 @@ use crate::cli::shared_arguments::HELP;
 use crate::cli::usage_status::status_of_usage;
 use crate::command;
 use crate::command::check::CheckOptions;
-use crate::command::doctor::prober::{self, Prober};
+use crate::command::doctor::prober::Prober;
+use crate::command::doctor::prober_process;
 use crate::command::expire::ExpireOptions;
 use crate::command::release::{self, Released};
 use crate::command::rotate::RotateOptions;
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
         Err(error) => return status_of_usage(crate::tell::usage::print::<CommandLine>(error)),
     };
     if matches!(line.command, Some(Command::Check { prober: true, .. })) {
-        prober::run();
+        prober_process::run();
         return Exit::Done.into();
     }
     // What is inherited from rsyncd must not open our files to others.

@@ -280,7 +280,11 @@ impl<'a> Ages<'a> {
                 (true, Some(max_age)) => Finding::new(
                     FindingId::Age,
                     Severity::Warning,
-                    format!("no complete snapshot yet, and max_age is {max_age}"),
+                    format!(
+                        "no complete snapshot yet, and max_age is {max_age}: push to the module, \
+                         or run `{}`",
+                        self.target.command("snapshot", "")
+                    ),
                 ),
             };
         };
@@ -293,6 +297,11 @@ impl<'a> Ages<'a> {
         let level = max_age.and_then(|max_age| Some((level(age, max_age)?, max_age)));
         let level = level.map_or(Severity::Ok, |(level, max_age)| {
             text += &format!(", {}", more_than(level, max_age));
+            // What is amiss with expected pushes has findings of its own.
+            if !self.expects_pushes() {
+                let command = self.target.command("snapshot", "");
+                text += &format!(" (run `{command}`, and see to a timer or job that does)");
+            }
             severity(level)
         });
         if let Some((who, time)) = self.history.last_good() {

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use log::LevelFilter;
 
 use crate::command::check_surroundings::{
-    RsyncdView, Surroundings, of_section, without_directory, without_modules,
+    RsyncdView, Surroundings, conf_finding, of_section, tell_broken_conf, without_directory,
+    without_modules,
 };
 use crate::command::check_view::{CheckView, CheckedModuleView, POLICY, RSYNCD_CONF};
 use crate::command::client_view;
@@ -88,12 +89,16 @@ pub(crate) fn run(
         told_mistakes: config_findings::mistakes_of(&policies),
     };
     let mut modules = match (module, conf) {
-        (Some(module), _) => check_named(context, module, &around),
+        (Some(module), conf) => {
+            let mut modules = check_named(context, module, &around);
+            if let Err(error) = conf {
+                tell_broken_conf(&mut modules, &error);
+            }
+            modules
+        }
         (None, Ok(conf)) => check_all(context, conf, &around),
         (None, Err(error)) => {
-            let finding =
-                Finding::new(FindingId::ConfUnreadable, Severity::Unknown, error.to_string());
-            vec![CheckedModuleView::new(RSYNCD_CONF.into(), vec![finding])]
+            vec![CheckedModuleView::new(RSYNCD_CONF.into(), vec![conf_finding(&error)])]
         }
     };
     let of_policies = config_findings::of_policies(&policies);
@@ -149,6 +154,7 @@ fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<
         Err(error @ Error::NoAnswer { .. }) => {
             Finding::new(FindingId::ModuleDirectory, Severity::Critical, error.to_string())
         }
+        Err(error) if error.stops_rsync() => conf_finding(&error),
         Err(error) => Finding::new(FindingId::ModuleUnknown, Severity::Unknown, error.to_string()),
     };
     let findings = match configured.map(|module| (module, module.whereabouts())) {
@@ -308,7 +314,7 @@ pub(crate) fn check_module(
     let has_history = target.is_registered() || target.lost_history().is_some();
     let mut findings: Vec<Finding> = of_section(module, has_history, around).collect();
     if let Some(access) = access {
-        findings.push(access);
+        findings.extend(access);
         let doctor = around.doctor().zip(module);
         findings.extend(doctor.into_iter().flat_map(|(it, module)| it.rights(module, target)));
         return findings;
@@ -334,7 +340,10 @@ pub(crate) fn check_module(
         let level = if only_reads { Severity::Warning } else { Severity::Critical };
         findings.push(Finding::new(FindingId::RootNested, level, refusal.to_string()));
     }
-    findings.extend(policy_trouble(target, &around.told_mistakes));
+    let of_hooks = module.zip(around.doctor());
+    if !of_hooks.is_some_and(|(module, doctor)| doctor.tells_missing_policy(module, target)) {
+        findings.extend(policy_trouble(target, &around.told_mistakes));
+    }
     findings.extend(last_failure(target));
     let lost_memory = target.lost_memory();
     findings.extend(
@@ -375,9 +384,11 @@ fn of_root(
         Some(doctor) => doctor.bytes_written_below(pid),
         None => process_io::bytes_written_below(pid),
     };
+    let module = around.module_of(target).zip(around.doctor());
     let of_root = RootSurroundings {
         has_links: &has_links,
         written: &written,
+        hook_fails: module.is_some_and(|(module, doctor)| doctor.hook_fails(module)),
         ended_with_23: Cell::new(false),
         note,
     };

@@ -8,11 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use crate::command::age_findings;
 use crate::command::check_view::{CheckedModuleView, RSYNCD_CONF};
 use crate::command::doctor::Doctor;
+use crate::command::doctor::hooks::PRE_XFER_COMMAND;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::module_findings::unknown;
 use crate::command::writers::Writers;
 use crate::config::forbidden::offers_only_reading;
+use crate::config::hook_policy::{POST_XFER, PRE_XFER};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::module::context::Context;
@@ -20,6 +22,7 @@ use crate::module::target::Target;
 use crate::store::other_modules::OtherModules;
 use crate::system::clock::Clock;
 use crate::tell::PROGRAM;
+use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
 /// What is read once for all modules that are checked.
@@ -63,6 +66,20 @@ impl<'a> Surroundings<'a> {
             rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
         let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
         (!findings.is_empty()).then(|| CheckedModuleView::new(RSYNCD_CONF.to_string(), findings))
+    }
+}
+
+/// The finding about an rsyncd.conf that cannot be read, or with which rsync lets no client in.
+pub(crate) fn conf_finding(error: &Error) -> Finding {
+    let level = if error.stops_rsync() { Severity::Critical } else { Severity::Unknown };
+    Finding::new(FindingId::ConfUnreadable, level, error.to_string())
+}
+
+/// Adds that finding, if no client gets in: a directory is checked without rsyncd.conf.
+pub(crate) fn tell_broken_conf(modules: &mut [CheckedModuleView], error: &Error) {
+    let is_told = modules.iter().any(|one| one.tells(FindingId::ConfUnreadable));
+    if let Some(first) = modules.first_mut().filter(|_| error.stops_rsync() && !is_told) {
+        first.add(vec![conf_finding(error)]);
     }
 }
 
@@ -113,7 +130,21 @@ pub(crate) fn without_modules(
             Finding::new(FindingId::NoModule, Severity::Ok, message)
         }
         None => {
-            let message = format!("no module in {file} runs {PROGRAM} as its post-xfer exec");
+            let this = around.doctor().map(Doctor::this_command).unwrap_or_default();
+            let hooks = |module| around.doctor().map(|doctor| doctor.hooks(module).post);
+            let emptied = conf.modules.iter().filter_map(hooks).find(|post| post.is_emptied);
+            let edit = match emptied {
+                Some(post) => format!(
+                    "the empty `{POST_XFER} =` at {} takes away what stands above all modules, so \
+                     take that line out",
+                    post.place
+                ),
+                None => format!(
+                    "add `{POST_XFER} = {this}` and `{PRE_XFER} = {this} {PRE_XFER_COMMAND}` to \
+                     the section of each module that is to get snapshots"
+                ),
+            };
+            let message = format!("no module in {file} runs {PROGRAM} as its {POST_XFER}; {edit}");
             Finding::new(FindingId::NoModule, Severity::Unknown, message)
         }
     }

@@ -40,6 +40,11 @@ impl CheckedModuleView {
         self.status = self.findings.first().map_or(Severity::Ok, |finding| finding.level);
     }
 
+    /// Whether it has a finding of this kind.
+    pub(crate) fn tells(&self, id: FindingId) -> bool {
+        self.findings.iter().any(|finding| finding.id == id)
+    }
+
     /// How many lines about it do not say OK.
     fn problems(&self) -> usize {
         self.findings.iter().filter(|finding| finding.level != Severity::Ok).count()

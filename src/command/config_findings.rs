@@ -12,7 +12,7 @@ use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::writers::Writers;
 use crate::config::auth_users::{self, UserAccess};
-use crate::config::forbidden::offers_only_reading;
+use crate::config::forbidden::{offers_only_reading, refused_of_backups};
 use crate::config::hook_policy::PRE_XFER;
 use crate::config::module_settings::ModuleSettings;
 use crate::config::partial_dir_symlinks::{follows_links, remedy};
@@ -108,13 +108,38 @@ pub(crate) fn of_module(
                 FindingId::RefuseOptions,
                 format!("{message}, unless {PRE_XFER} runs {PROGRAM}"),
             ),
-            false => Finding::new(FindingId::RefuseOptions, Severity::Warning, message),
+            false => {
+                let before = text(module, "refuse options");
+                let all = before.split_whitespace().chain(missing.iter().copied());
+                let message = format!(
+                    "{message}; write `refuse options = {}`, or add the {PRE_XFER}, which turns \
+                     such pushes away",
+                    escape(all.collect::<Vec<_>>().join(" ").as_bytes())
+                );
+                Finding::new(FindingId::RefuseOptions, Severity::Warning, message)
+            }
         });
     }
+    findings.extend(refused_of_a_backup(module));
     findings.extend(refused_partial_dirs(module, target));
     findings.extend(modules_that_write_snapshots(writers, module, target));
     findings.extend(modules_without_pre_xfer(writers, module, target));
     findings
+}
+
+/// Options that backups need and `refuse options` refuses.
+fn refused_of_a_backup(module: &RsyncdModule) -> Option<Finding> {
+    let refused = refused_of_backups(module);
+    (!refused.is_empty() && !offers_only_reading(module)).then(|| {
+        let message = format!(
+            "{}: `refuse options` refuses {}, which rsync-system-backup gives: a push with one of \
+             them ends at once with status 4 and changes nothing; if clients give them, take them \
+             out of that line",
+            module.place_of("refuse options"),
+            refused.join(", ")
+        );
+        Finding::new(FindingId::RefuseOptions, Severity::Ok, message)
+    })
 }
 
 /// If pre-xfer turns pushes with partial directories away, the line of rsyncd.conf that lets them

@@ -1,11 +1,11 @@
 //! A finding of `check` and its severity, which decides the exit status.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::command::finding_id::FindingId;
 
 /// How serious a finding is; a worse one compares greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
     /// Nothing to do.
@@ -38,7 +38,7 @@ impl Severity {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Finding {
     pub id: FindingId,
     pub level: Severity,

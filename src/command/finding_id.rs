@@ -3,17 +3,24 @@
 //! Each kind has a name in JSON that stays, so that monitoring can tell findings apart without
 //! their texts. docs/json.md lists all of them, and docs/operations.md what to do about each.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Makes the enum and the list of all its values.
 macro_rules! ids {
     ($($(#[$doc:meta])* $id:ident,)*) => {
         /// What a finding is about.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+        )]
         #[serde(rename_all = "kebab-case")]
         pub(crate) enum FindingId { $($(#[$doc])* $id,)* }
 
         impl FindingId {
+            /// Whether it is about snapshots, runs or pushes, and not about what leads to them.
+            pub(crate) fn is_of_history(self) -> bool {
+                self > FindingId::ModuleChroot
+            }
+
             #[cfg(test)]
             const ALL: &[FindingId] = &[$(FindingId::$id,)*];
 

@@ -43,15 +43,26 @@ pub(crate) fn with_module(message: &str, module: &str) -> String {
 /// `message` with these options of this program in each of its commands.
 pub(crate) fn with_options(message: &str, options: &str) -> String {
     with_code(message, |code| {
-        let command = code.strip_prefix(PROGRAM)?.strip_prefix(' ')?;
-        let name = command.split(' ').next().unwrap_or_default();
-        if options.is_empty() || !ALL_COMMANDS.contains(&name) {
+        let (before, command) = code.split_once(PROGRAM)?;
+        let mut words = command.strip_prefix(' ')?.split(' ');
+        let is_command = words.next().is_some_and(|name| ALL_COMMANDS.contains(&name));
+        let is_run = before.is_empty() || before.starts_with("sudo ");
+        let has_options = words.any(|word| ["--config", "--rsyncd-conf"].contains(&word));
+        if options.is_empty() || !is_command || !is_run || has_options {
             return None;
         }
         Some(match code.split_once(" -- ") {
             Some((own, rest)) => format!("{own} {options} -- {rest}"),
             None => format!("{code} {options}"),
         })
+    })
+}
+
+/// `message` with each command of this program run by the user whom a shell knows as `user`.
+pub(crate) fn by_user(message: &str, user: &str) -> String {
+    with_code(message, |code| {
+        let name = code.strip_prefix(PROGRAM)?.strip_prefix(' ')?.split(' ').next()?;
+        ALL_COMMANDS.contains(&name).then(|| format!("sudo -u {user} {code}"))
     })
 }
 
@@ -129,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_run_by_the_user_whose_history_it_works_on() {
+        let message = "run `rsyncd-snapshot list a`, or `chmod 0700 /a`";
+        let expected = "run `sudo -u '#7' rsyncd-snapshot list a`, or `chmod 0700 /a`";
+        assert_eq!(by_user(message, "'#7'"), expected);
+        assert_eq!(by_user(expected, "'#7'"), expected);
+    }
+
+    #[test]
     fn a_command_gets_the_files_that_check_was_given() {
         let options = "--config /p";
         for (message, expected) in [
@@ -137,6 +156,13 @@ mod tests {
                 "`rsyncd-snapshot hold a 1 -- ls {}`",
                 "`rsyncd-snapshot hold a 1 --config /p -- ls {}`",
             ),
+            ("`sudo rsyncd-snapshot check`", "`sudo rsyncd-snapshot check --config /p`"),
+            (
+                "`sudo -u anna rsyncd-snapshot check a`",
+                "`sudo -u anna rsyncd-snapshot check a --config /p`",
+            ),
+            ("`rsyncd-snapshot list a --config /q`", "`rsyncd-snapshot list a --config /q`"),
+            ("`x = /bin/rsyncd-snapshot pre-xfer`", "`x = /bin/rsyncd-snapshot pre-xfer`"),
             ("`rsyncd-snapshot` `rsyncd-snapshot x`", "`rsyncd-snapshot` `rsyncd-snapshot x`"),
             ("rsyncd-snapshot list `chmod x`", "rsyncd-snapshot list `chmod x`"),
         ] {

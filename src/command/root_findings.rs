@@ -48,6 +48,8 @@ pub(crate) struct RootSurroundings<'a> {
     pub(crate) has_links: &'a dyn Fn(&Path) -> Option<bool>,
     /// How many bytes the children of a process have written, if that can be seen.
     pub(crate) written: &'a dyn Fn(u32) -> Option<u64>,
+    /// Whether rsyncd.conf has a hook that certainly fails, which is told of it.
+    pub(crate) hook_fails: bool,
     /// Set if the last pushes to the module have ended with status 23.
     pub(crate) ended_with_23: Cell<bool>,
     /// Called with what is known of the root.
@@ -130,7 +132,7 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     let mark = torn.as_ref().map(|torn| torn_module(&of_push, torn, failed, now));
     findings.warn(FindingId::Marks, mark);
     findings.warn(FindingId::Marks, activity.due_mark(awaits_client));
-    findings.warn(FindingId::Marks, activity.orphans());
+    findings.warn(FindingId::Marks, activity.orphans(around.hook_fails));
     findings.warn(FindingId::Marks, activity.unseen_pushes());
     let failed_pushes = torn.iter().flat_map(|torn| failed_pushes(target, torn));
     findings.warn(FindingId::FailedPush, failed_pushes);

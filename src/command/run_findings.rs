@@ -137,13 +137,17 @@ impl<'a> Activity<'a> {
         ))
     }
 
-    /// Pushes in the ledger whose hook has died.
-    pub(crate) fn orphans(&self) -> Vec<String> {
+    /// Pushes in the ledger whose hook has died. `hook_fails`: the next one will, too.
+    pub(crate) fn orphans(&self, hook_fails: bool) -> Vec<String> {
+        let first = match hook_fails {
+            true => "mend the hook first, as its own line tells, and then ",
+            false => "",
+        };
         let orphans = self.entries.iter().filter(|stored| stored.writes() && self.is_dead(stored));
         let describe = |stored: &StoredEntry| {
             format!(
                 "the push of {} (process {}) got no snapshot, for its hook did not run to the end; \
-                 run `{}`",
+                 {first}run `{}`",
                 stored.who(),
                 stored.pid,
                 self.target.command("snapshot", "--due")

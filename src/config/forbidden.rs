@@ -76,6 +76,35 @@ fn is_read_only(module: &RsyncdModule, user: &[u8]) -> Option<bool> {
 /// Options that rsyncd refuses unless `refuse options` says otherwise.
 const REFUSED_BY_DEFAULT: &[&str] = &["copy-devices", "write-devices"];
 
+/// The options of a backup by rsync-system-backup, as a server gets them: the letter or name, and
+/// how the client's command line has it.
+const OF_BACKUPS: [(&str, &str); 14] = [
+    ("r", "--recursive"),
+    ("l", "--links"),
+    ("p", "--perms"),
+    ("t", "--times"),
+    ("g", "--group"),
+    ("o", "--owner"),
+    ("D", "-D"),
+    ("H", "--hard-links"),
+    ("A", "--acls"),
+    ("X", "--xattrs"),
+    ("delete", "--delete"),
+    ("delete-excluded", "--delete-excluded"),
+    ("numeric-ids", "--numeric-ids"),
+    ("timeout", "--timeout"),
+];
+
+/// The options of a backup by rsync-system-backup that the module certainly refuses.
+pub(crate) fn refused_of_backups(module: &RsyncdModule) -> Vec<&'static str> {
+    let name = |name: &str| match name.as_bytes() {
+        [letter] => OptionName::Letter(char::from(*letter)),
+        _ => OptionName::Long(name.to_string()),
+    };
+    let refused = OF_BACKUPS.iter().filter(|(option, _)| refuses_option(module, &name(option)));
+    refused.map(|(_, shown)| *shown).collect()
+}
+
 /// Options that no pattern refuses, only their own name.
 const EXACT_ONLY: &[&str] = &[
     "e",
@@ -99,20 +128,21 @@ const EXACT_ONLY: &[&str] = &[
 ];
 
 fn refuses(module: &RsyncdModule, arguments: &Arguments) -> bool {
+    arguments.options.iter().any(|option| refuses_option(module, &option.name))
+}
+
+fn refuses_option(module: &RsyncdModule, name: &OptionName) -> bool {
+    let spellings = name.spellings();
     let rules = module.get("refuse options").unwrap_or_default();
     let rules: Vec<&[u8]> =
         rules.split(|byte| *byte == b' ').filter(|rule| !rule.is_empty()).collect();
-    let is_refused = |name: &OptionName| {
-        let spellings = name.spellings();
-        let is_meant = |rule: &[u8]| spellings.iter().any(|name| names(rule, name));
-        // Which of several rules counts depends on rsync's table of synonyms: one that takes the
-        // option out makes it uncertain.
-        let is_taken_out = rules.iter().filter_map(|rule| rule.strip_prefix(b"!")).any(is_meant);
-        let is_named = rules.iter().any(|rule| is_meant(rule));
-        let by_default = spellings.iter().any(|name| REFUSED_BY_DEFAULT.contains(&name.as_str()));
-        (is_named || by_default) && !is_taken_out
-    };
-    arguments.options.iter().any(|option| is_refused(&option.name))
+    let is_meant = |rule: &[u8]| spellings.iter().any(|name| names(rule, name));
+    // Which of several rules counts depends on rsync's table of synonyms: one that takes the option
+    // out makes it uncertain.
+    let is_taken_out = rules.iter().filter_map(|rule| rule.strip_prefix(b"!")).any(is_meant);
+    let is_named = rules.iter().any(|rule| is_meant(rule));
+    let by_default = spellings.iter().any(|name| REFUSED_BY_DEFAULT.contains(&name.as_str()));
+    (is_named || by_default) && !is_taken_out
 }
 
 /// Whether a rule of `refuse options` means the option of that name or letter. A rule with a
@@ -210,6 +240,21 @@ mod tests {
         ] {
             let module = module(&format!("refuse options = {rules}"));
             assert_eq!(refuses(&module, &push(words)), expected, "{rules}: {words:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_backup_gives_and_a_module_refuses_is_named_as_the_client_knows_it() {
+        for (rules, expected) in [
+            ("", &[][..]),
+            ("inplace append* partial-dir delay-updates checksum", &[]),
+            ("delete", &["--delete", "--delete-excluded"]),
+            ("delete* !delete", &[]),
+            ("links H", &["--links", "--hard-links"]),
+            ("xattrs timeout", &["--xattrs", "--timeout"]),
+        ] {
+            let module = module(&format!("refuse options = {rules}"));
+            assert_eq!(refused_of_backups(&module), expected, "{rules}");
         }
     }
 }

@@ -58,12 +58,21 @@ impl Settings {
         }
     }
 
+    /// Whether it can be seen which policy the module's hooks use, or that they use different ones.
+    pub(crate) fn sees_policy_of_hooks(&self, module: &RsyncdModule) -> bool {
+        self.policy_of_hooks(module) != HooksPolicy::Unknown
+    }
+
+    fn policy_of_hooks(&self, module: &RsyncdModule) -> HooksPolicy {
+        hook_policy::of_module(module, |arguments| self.read_hook(arguments), are_same)
+    }
+
     /// The settings with the policy that the module's hooks use, if that is another one than here.
     ///
     /// # Errors
     /// If the hooks do not say which policy counts; the text says why.
     pub(crate) fn of_hooks(&self, module: &RsyncdModule) -> Result<Option<Rc<Settings>>, String> {
-        match hook_policy::of_module(module, |arguments| self.read_hook(arguments), are_same) {
+        match self.policy_of_hooks(module) {
             HooksPolicy::Unknown => Ok(None),
             HooksPolicy::Undecided(why) => Err(why),
             HooksPolicy::Known(policy) => {

@@ -12,7 +12,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,11 +38,33 @@ const MAX_FILES: usize = 4_096;
 /// A larger file is refused: a device may have no end.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// The bytes with which some editors begin a file. rsync takes them for text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The modules that an `rsyncd.conf` defines, in its order.
 #[derive(Debug, Clone)]
 pub struct RsyncdConf {
     /// The modules.
     pub modules: Vec<RsyncdModule>,
+    /// What rsync reads otherwise than it was meant, apart from parameters.
+    pub(crate) remarks: Vec<ConfRemark>,
+}
+
+/// What rsync reads otherwise than it was meant, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfRemark {
+    pub(crate) place: ConfPlace,
+    pub(crate) what: Misread,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Misread {
+    /// The file begins with a byte order mark, so rsync does not understand this first line.
+    ByteOrderMark(Vec<u8>),
+    /// rsync ignores this line.
+    Line(Vec<u8>),
+    /// No file of a directory is read, since their names end otherwise. One of them, and the end.
+    OtherNames(PathBuf, &'static str),
 }
 
 impl RsyncdConf {
@@ -50,7 +72,8 @@ impl RsyncdConf {
     pub fn read(file: &Path) -> Result<Self, Error> {
         let mut reader = ConfReader::default();
         reader.read_file(file, 0)?;
-        Ok(RsyncdConf { modules: reader.finish() })
+        let remarks = std::mem::take(&mut reader.remarks);
+        Ok(RsyncdConf { modules: reader.finish(), remarks })
     }
 
     /// The modules that clients may write to and whose directories it says.
@@ -82,28 +105,40 @@ struct ConfReader {
     /// The module whose section this is; `None` where parameters are defaults.
     current: Option<usize>,
     files: usize,
+    remarks: Vec<ConfRemark>,
 }
 
 impl ConfReader {
     fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
         self.files += 1;
-        let text = read_bytes(file)?;
+        let text = read_bytes(file, depth > 0)?;
         let file: Arc<Path> = Arc::from(file);
         // rsync stops at a NUL without an error.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
             let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            return Err(ConfPlace { file, line }.refused("a NUL byte, where rsync stops reading"));
+            return Err(ConfPlace { file, line }
+                .refused("a NUL byte, where rsync stops reading; take that byte out"));
+        }
+        let marked = text.strip_prefix(BYTE_ORDER_MARK);
+        if let Some(line) = marked.and_then(|rest| rest.split(|byte| *byte == b'\n').next()) {
+            let place = ConfPlace { file: Arc::clone(&file), line: 1 };
+            let what = Misread::ByteOrderMark(line.trim_ascii().to_vec());
+            self.remarks.push(ConfRemark { place, what });
         }
         let mut statements = Statements::new(&text);
         while let Some((line, statement)) = statements.next() {
             let place = ConfPlace { file: Arc::clone(&file), line };
-            match statement.map_err(|problem| place.refused(problem))? {
+            match statement.map_err(|problem| place.stops_rsync(problem))? {
                 Statement::Section(name) => self.section(name, place)?,
                 Statement::Parameter(name, value) => self.parameter(name, value, place),
-                Statement::Ignored => log::warn!(
-                    "{place}: neither a comment, nor a [module], nor a parameter with its =; \
-                     rsync ignores it"
-                ),
+                Statement::Ignored(_) if line == 1 && marked.is_some() => {}
+                Statement::Ignored(text) => {
+                    log::warn!(
+                        "{place}: neither a comment, nor a [module], nor a parameter with its =; \
+                         rsync ignores it"
+                    );
+                    self.remarks.push(ConfRemark { place, what: Misread::Line(text) });
+                }
                 Statement::Directive(name, value) => {
                     self.directive(&name, &value, &place, depth)?
                 }
@@ -119,7 +154,11 @@ impl ConfReader {
             return Ok(());
         }
         if name.contains(&b'/') {
-            return Err(place.refused(&format!("module name {} has a slash in it", escape(&name))));
+            return Err(place.stops_rsync(&format!(
+                "module name {} has a slash in it, at which rsync stops, so every connection \
+                 fails; take the slash out",
+                escape(&name)
+            )));
         }
         let known = self.modules.iter().rposition(|module| canonical(&module.name) == wanted);
         self.current = known.or(Some(self.modules.len()));
@@ -172,8 +211,9 @@ impl ConfReader {
     ) -> Result<(), Error> {
         let is_include = name.eq_ignore_ascii_case(b"include");
         if !is_include && !name.eq_ignore_ascii_case(b"merge") {
-            return Err(place.refused(&format!(
-                "unknown directive &{}; rsync knows &include and &merge",
+            return Err(place.stops_rsync(&format!(
+                "unknown directive &{}, at which rsync stops, so every connection fails; rsync \
+                 knows &include and &merge",
                 escape(name)
             )));
         }
@@ -199,10 +239,28 @@ impl ConfReader {
             )));
         }
         let target = PathBuf::from(OsString::from_vec(value.to_vec()));
-        let suffix: &[u8] = if is_include { b".conf" } else { b".inc" };
-        let files = files_of(&target, suffix).map_err(|problem| {
-            place.refused(&format!("&{} {}: {problem}", escape(name), escape(value)))
-        })?;
+        let suffix = if is_include { ".conf" } else { ".inc" };
+        let named = format!("&{} {}", escape(name), escape(value));
+        let (files, other) = match files_of(&target, suffix) {
+            Ok(found) => found,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                return Err(place.stops_rsync(&format!(
+                    "{named}: {cause}, at which rsync stops, so every connection fails; make it, \
+                     or take the line out"
+                )));
+            }
+            Err(cause) if cause.kind() == ErrorKind::Other => {
+                return Err(place.stops_rsync(&format!(
+                    "{named}: {cause}, at which rsync stops, so every connection fails; name one \
+                     of these"
+                )));
+            }
+            Err(cause) => return Err(place.refused(&format!("{named}: {cause}"))),
+        };
+        if let Some(other) = other.filter(|_| files.is_empty()) {
+            let what = Misread::OtherNames(other, suffix);
+            self.remarks.push(ConfRemark { place: place.clone(), what });
+        }
         files.iter().try_for_each(|file| match is_include {
             true => self.include(file, depth + 1),
             false => self.read_file(file, depth + 1),
@@ -253,18 +311,53 @@ fn is_understood(kind: ParameterKind, value: &[u8]) -> bool {
 }
 
 impl ConfPlace {
+    /// What only this reader refuses, or what depends on the daemon.
     fn refused(&self, problem: &str) -> Error {
-        Error::RsyncdConf { place: self.to_string(), problem: problem.to_string() }
+        Error::RsyncdConf {
+            place: self.to_string(),
+            problem: problem.to_string(),
+            stops_rsync: false,
+        }
+    }
+
+    /// What rsync refuses, too.
+    fn stops_rsync(&self, problem: &str) -> Error {
+        Error::RsyncdConf {
+            place: self.to_string(),
+            problem: problem.to_string(),
+            stops_rsync: true,
+        }
     }
 }
 
-fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
+/// Reads a file; `is_included`: by another one.
+fn read_bytes(file: &Path, is_included: bool) -> Result<Vec<u8>, Error> {
     let refused = |problem| Error::RsyncdConf {
         place: format!("cannot read {}", escape_path(file)),
         problem,
+        stops_rsync: false,
     };
     let read = File::open(file).and_then(|opened| small_file::read_opened(&opened, MAX_BYTES + 1));
-    let text = read.map_err(|cause| refused(cause.to_string()))?;
+    let read = read.or_else(|cause| match cause.kind() {
+        // A directory in one that is included is an empty file to rsync.
+        ErrorKind::IsADirectory if is_included => Ok(Vec::new()),
+        _ => Err(cause),
+    });
+    let text = read.map_err(|cause| match cause.kind() {
+        // A symbolic link in a directory that is included, which leads nowhere.
+        ErrorKind::NotFound if is_included => Error::RsyncdConf {
+            place: escape_path(file),
+            problem: format!(
+                "{cause}, at which rsync stops, so every connection fails; make that file, or \
+                 remove its link"
+            ),
+            stops_rsync: true,
+        },
+        ErrorKind::NotFound => refused(format!(
+            "{cause}; if rsyncd's configuration has another name, give it with `--rsyncd-conf FILE`"
+        )),
+        _ => refused(cause.to_string()),
+    })?;
     match text.len() as u64 <= MAX_BYTES {
         true => Ok(text),
         false => Err(refused(format!(
@@ -274,30 +367,28 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The files that a directive's target stands for: itself, or those in it with the suffix, by name.
-fn files_of(target: &Path, suffix: &[u8]) -> Result<Vec<PathBuf>, String> {
-    let metadata = fs::metadata(target).map_err(|cause| match cause.kind() {
-        ErrorKind::NotFound => format!(
-            "{cause}, at which rsync stops, so every connection fails; make it, or take the line \
-             out"
-        ),
-        _ => cause.to_string(),
-    })?;
+/// The files that a directive's target stands for: itself, or those in it whose names end so, in
+/// the order of their names. And one file in it that has another name.
+fn files_of(target: &Path, suffix: &str) -> io::Result<(Vec<PathBuf>, Option<PathBuf>)> {
+    let metadata = fs::metadata(target)?;
     if metadata.is_file() {
-        return Ok(vec![target.to_path_buf()]);
+        return Ok((vec![target.to_path_buf()], None));
     }
     if !metadata.is_dir() {
-        return Err("neither a file nor a directory".to_string());
+        return Err(io::Error::other("neither a file nor a directory"));
     }
-    let mut names = Vec::new();
-    for entry in fs::read_dir(target).map_err(|cause| cause.to_string())? {
-        let name = entry.map_err(|cause| cause.to_string())?.file_name();
-        if name.as_bytes().ends_with(suffix) {
-            names.push(name);
+    let (mut names, mut others) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(target)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        match name.as_bytes().ends_with(suffix.as_bytes()) {
+            true => names.push(name),
+            false if entry.file_type()?.is_file() => others.push(entry.path()),
+            false => {}
         }
     }
     names.sort();
-    Ok(names.into_iter().map(|name| target.join(name)).collect())
+    Ok((names.into_iter().map(|name| target.join(name)).collect(), others.into_iter().min()))
 }
 
 #[cfg(test)]
@@ -409,6 +500,7 @@ mod tests {
             ("inc/.conf", "[dot]\n"),
             ("inc/c.CONF", "nonsense"),
             ("inc/d.inc", "nonsense"),
+            ("inc/e.conf/x", "a directory, which rsync reads as an empty file"),
         ])
         .read()
         .unwrap();
@@ -448,13 +540,21 @@ mod tests {
 
     #[test]
     fn a_mistake_names_file_and_line() {
-        assert_eq!(error("# c\n[a]\n\n= words\n"), "@/rsyncd.conf:4: a parameter without a name");
-        assert_eq!(error("[a/b]"), "@/rsyncd.conf:1: module name a/b has a slash in it");
-        assert_eq!(error("a = b\n[]"), "@/rsyncd.conf:2: a module without a name");
-        assert_eq!(error("a = b\n\0"), "@/rsyncd.conf:2: a NUL byte, where rsync stops reading");
+        let stops = ", at which rsync stops, so every connection fails; ";
+        for (text, told, edit) in [
+            ("# c\n[a]\n\n= words\n", "4: a parameter without a name", "write `NAME = VALUE`"),
+            ("[a/b]", "1: module name a/b has a slash in it", "take the slash out"),
+            ("a = b\n[]", "2: a module without a name", "write its name between"),
+            ("&load /x\n", "1: unknown directive &load", "rsync knows &include and &merge"),
+        ] {
+            let error = Files::new(&[("rsyncd.conf", text)]);
+            assert!(error.read().unwrap_err().stops_rsync(), "{text}");
+            let begin = format!("@/rsyncd.conf:{told}{stops}{edit}");
+            assert!(error.error().starts_with(&begin), "{}", error.error());
+        }
         assert_eq!(
-            error("&load /x\n"),
-            "@/rsyncd.conf:1: unknown directive &load; rsync knows &include and &merge"
+            error("a = b\n\0"),
+            "@/rsyncd.conf:2: a NUL byte, where rsync stops reading; take that byte out"
         );
         assert!(
             error("\n&include inc")
@@ -467,10 +567,35 @@ mod tests {
         );
         assert_eq!(
             error("&merge /dev/null"),
-            "@/rsyncd.conf:1: &merge /dev/null: neither a file nor a directory"
+            "@/rsyncd.conf:1: &merge /dev/null: neither a file nor a directory, at which rsync \
+             stops, so every connection fails; name one of these"
         );
         let nested = Files::new(&[("rsyncd.conf", "&merge @/x"), ("x", "\n\n= bad\x1b[m\n")]);
         assert!(nested.error().starts_with("@/x:3: a parameter without"));
+    }
+
+    #[test]
+    fn what_rsync_reads_otherwise_than_meant_is_remarked() {
+        let conf = Files::new(&[
+            ("rsyncd.conf", "\u{feff}[a]\nread only no\n[b]\n&include @/inc\n&merge @/more\n"),
+            ("inc/data", "[data]\n"),
+            ("inc/.hidden", ""),
+            ("inc/sub/x.conf", "[x]\n"),
+            ("more/x.inc", "\u{feff}# a comment\n"),
+            ("more/y", ""),
+        ]);
+        let read = conf.read().unwrap();
+        assert_eq!(names(&read), ["b"]);
+        let lines: Vec<usize> = read.remarks.iter().map(|remark| remark.place.line).collect();
+        assert_eq!(lines, [1, 2, 4, 1]);
+        let what: Vec<Misread> = read.remarks.into_iter().map(|remark| remark.what).collect();
+        let expected = [
+            Misread::ByteOrderMark(b"[a]".to_vec()),
+            Misread::Line(b"read only no".to_vec()),
+            Misread::OtherNames(conf.0.path().join("inc/.hidden"), ".conf"),
+            Misread::ByteOrderMark(b"# a comment".to_vec()),
+        ];
+        assert_eq!(what, expected);
     }
 
     #[test]

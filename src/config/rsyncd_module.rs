@@ -227,7 +227,7 @@ impl RsyncdModule {
 
     pub(crate) fn refused(&self, problem: &str) -> Error {
         let problem = format!("module {} {problem}", escape(&self.name));
-        Error::RsyncdConf { place: self.place.to_string(), problem }
+        Error::RsyncdConf { place: self.place.to_string(), problem, stops_rsync: false }
     }
 }
 

@@ -11,8 +11,8 @@ pub(crate) enum Statement {
     Section(Vec<u8>),
     /// `NAME = VALUE`.
     Parameter(Vec<u8>, Vec<u8>),
-    /// A line that is none of these; rsync logs it and reads on.
-    Ignored,
+    /// The text of a line that is none of these; rsync logs it and reads on.
+    Ignored(Vec<u8>),
     /// `&NAME VALUE`, without the `&`.
     Directive(Vec<u8>, Vec<u8>),
 }
@@ -61,7 +61,7 @@ impl<'a> Statements<'a> {
         let words: Vec<&[u8]> =
             name.split(|byte| is_space(*byte)).filter(|word| !word.is_empty()).collect();
         let name = words.join(&b' ');
-        if name.is_empty() { Err("a module without a name") } else { Ok(Statement::Section(name)) }
+        if name.is_empty() { Err(NO_NAME) } else { Ok(Statement::Section(name)) }
     }
 
     fn parameter(&mut self) -> Result<Statement, &'static str> {
@@ -77,7 +77,7 @@ impl<'a> Statements<'a> {
                     break;
                 }
                 Some(b'\n') if continues(&mut name) => {}
-                Some(b'\n') | None => return Ok(Statement::Ignored),
+                Some(b'\n') | None => return Ok(Statement::Ignored(name)),
                 Some(byte) => name.push(byte),
             }
         }
@@ -86,7 +86,7 @@ impl<'a> Statements<'a> {
         name.truncate(length);
         match name.strip_prefix(b"&") {
             Some(directive) => Ok(Statement::Directive(directive.to_vec(), value)),
-            None if name.is_empty() => Err("a parameter without a name"),
+            None if name.is_empty() => Err(NO_PARAMETER),
             None => Ok(Statement::Parameter(name, value)),
         }
     }
@@ -143,9 +143,13 @@ fn continues(line: &mut Vec<u8>) -> bool {
     }
 }
 
-/// What is wrong with a module's header.
+/// What makes rsync give the whole file up, and the edit.
 const UNCLOSED: &str = "a module name without its closing bracket, at which rsync stops, so every \
                         connection fails; add `]` behind the name";
+const NO_NAME: &str = "a module without a name, at which rsync stops, so every connection fails; \
+                       write its name between the brackets, or take the line out";
+const NO_PARAMETER: &str = "a parameter without a name, at which rsync stops, so every connection \
+                            fails; write `NAME = VALUE`, or take the line out";
 
 /// What C's `isspace` takes for whitespace, which includes the vertical tab.
 pub(crate) fn is_space(byte: u8) -> bool {
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_line_that_says_nothing_is_ignored_as_rsync_does() {
-        assert_eq!(read("words")[0].1, Ok(Statement::Ignored));
+        assert_eq!(read("words")[0].1, Ok(Statement::Ignored("words".into())));
         assert_eq!(read("words\na = 1").len(), 2);
         assert_eq!(read("&include\na = 1").len(), 2);
     }

@@ -53,6 +53,8 @@ pub struct Target {
     /// rsyncd.conf, in the directories of whose writable modules a new root may not lie; none if it
     /// cannot be read.
     pub(crate) rsyncd: Option<Arc<RsyncdConf>>,
+    /// The options with which another command uses the same files as this one.
+    pub(crate) options: String,
 }
 
 impl Target {
@@ -75,6 +77,7 @@ impl Target {
             Some(name) => Some(name),
             None => registered_name(settings, &module_path)?,
         };
+        let options = settings.options();
         let settings = &*settings.of_module(name.as_deref(), &module_path);
         let policy = settings.policy(name.as_deref());
         let (root_path, trouble) = match &settings.source {
@@ -103,6 +106,7 @@ impl Target {
             opener,
             has_ambiguous_name,
             rsyncd: settings.shared_rsyncd().ok().cloned(),
+            options,
         })
     }
 
@@ -142,8 +146,9 @@ impl Target {
 
     /// A command of this program on the module, as a shell takes it.
     pub(crate) fn command(&self, command: &str, options: &str) -> String {
-        let gap = if options.is_empty() { "" } else { " " };
-        format!("{PROGRAM} {command} {}{gap}{options}", self.argument())
+        let words = [PROGRAM, command, &self.argument(), options, &self.options];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        words.join(" ")
     }
 
     /// Refuses a module whose directory or root overlaps with the snapshots of another module.

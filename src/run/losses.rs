@@ -89,13 +89,24 @@ pub(crate) fn remaining(root: &SnapshotRoot, name: &str, record: &Record) -> Vec
         })
     };
     let left: Vec<String> = record.skipped_mounts.iter().filter(lacks).cloned().collect();
-    let losses = mounts(&left).into_iter().chain(attributes(record));
+    let attributes = attributes(record).map(|loss| format!("{loss}; {KEEPS_ATTRIBUTES}"));
+    let losses = mounts(&left).into_iter().chain(attributes);
     let losses =
         losses.map(|loss| format!("{name}, the newest complete snapshot, is not whole: {loss}"));
-    let unread = unread(record);
-    let unread = unread.map(|loss| format!("{name}, the newest complete snapshot: {loss}"));
+    let module = shell_path(&root.module_path);
+    let unread = unread(record).map(|loss| {
+        format!(
+            "{name}, the newest complete snapshot: {loss}; `find {module} -type d ! -readable`, \
+             run by the user of the hooks, lists them"
+        )
+    });
     losses.chain(unread).collect()
 }
+
+/// What lets the next snapshot keep all attributes.
+const KEEPS_ATTRIBUTES: &str = "run the daemon as root, on a file system that stores them, and \
+                                without `PrivateDevices` and `CapabilityBoundingSet` in its unit; \
+                                or leave such files out on the client";
 
 fn mounts(paths: &[String]) -> Option<String> {
     (!paths.is_empty()).then(|| {

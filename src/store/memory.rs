@@ -35,6 +35,9 @@ use crate::tell::escape::{escape_path, unescape};
 /// The variable that names another directory for what is remembered durably.
 pub(crate) const STATE_DIRECTORY_VARIABLE: &str = "RSYNCD_SNAPSHOT_STATE_DIRECTORY";
 
+/// The same for what is remembered until the machine is started again.
+pub(crate) const RUNTIME_DIRECTORY_VARIABLE: &str = "RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY";
+
 /// What is remembered of one module directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleMemory {
@@ -172,7 +175,7 @@ impl MachineMemory {
             }
         };
         let state = named(STATE_DIRECTORY_VARIABLE).or(state);
-        let runtime = named("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY").or(runtime);
+        let runtime = named(RUNTIME_DIRECTORY_VARIABLE).or(runtime);
         MachineMemory { directories: state.into_iter().chain(runtime).collect() }
     }
 

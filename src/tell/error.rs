@@ -49,6 +49,8 @@ pub enum Error {
         place: String,
         /// What is wrong, and what to do about it.
         problem: String,
+        /// Whether rsync stops there, too, so that no client gets in.
+        stops_rsync: bool,
     },
     /// The policy file cannot be read without error; one line per mistake.
     #[error("{}", .0.join("; "))]
@@ -325,6 +327,11 @@ impl Error {
     /// Whether the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.errno() == Some(libc::ENOENT)
+    }
+
+    /// Whether rsyncd.conf has a mistake with which the daemon lets no client in.
+    pub(crate) fn stops_rsync(&self) -> bool {
+        matches!(self, Error::RsyncdConf { stops_rsync: true, .. })
     }
 
     /// The exit status that this error ends a command with.

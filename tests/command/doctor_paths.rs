@@ -198,7 +198,7 @@ fn what_an_ordinary_user_may_not_see_is_unknown() {
 }
 
 #[test]
-fn a_history_of_an_ordinary_user_is_left_to_that_user() {
+fn a_history_of_an_ordinary_user_is_checked_as_that_user() {
     let Some(patient) = Patient::new() else { return };
     if !root() || !have(&["setpriv"]) {
         return;
@@ -208,8 +208,13 @@ fn a_history_of_an_ordinary_user_is_left_to_that_user() {
     patient.write(&patient.good().replace("uid = root\ngid = root\n", ""));
     as_user(&patient, 4711, &["snapshot", "data"]).exits(&[0]);
     as_user(&patient, 4711, &["check"]).exits(&[0]);
-    let run = patient.module.run(&["check"]).exits(&[3]).says("run `sudo -u '#4711'");
+    let run = patient.module.run(&["check"]).exits(&[0]).says("1 snapshot; the newest complete");
     assert!(!run.stdout().contains("chown"), "{run}");
+    // Where that user cannot read the configuration, it is left to the administrator.
+    Run::of(tool("chown").args(["0:0"]).arg(&patient.module.rsyncd_conf)).exits(&[0]);
+    tree::set_mode(&patient.module.rsyncd_conf, 0o600);
+    patient.module.run(&["check"]).exits(&[3]).says("run `sudo -u '#4711'");
+    tree::set_mode(&patient.module.rsyncd_conf, 0o644);
     // A root that a user got by mistake, with a history of root, is a fault as before.
     let private = patient.module.private("");
     Run::of(tool("chown").args(["-R", "0:0"]).arg(private)).exits(&[0]);

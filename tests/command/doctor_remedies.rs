@@ -111,7 +111,7 @@ fn what_makes_rsync_give_up_its_configuration_is_told_with_the_edit() {
         ("read only = no", "&include /no/such/dir", "make it, or take the line out"),
     ] {
         patient.write(&patient.good().replace(from, to));
-        patient.module.run(&["check"]).exits(&[3]).says("every connection fails").says(words);
+        patient.module.run(&["check"]).exits(&[2]).says("every connection fails").says(words);
         patient.fails_as("");
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod completion;
 mod diff;
 mod doctor;
+mod doctor_conf;
 mod doctor_connections;
 mod doctor_daemon_user;
 mod doctor_hooks;

@@ -175,11 +175,15 @@ impl Writer {
             self.included.push((format!("{name}/1.{suffix}"), first));
             self.included.push((format!("{name}/2.{suffix}"), second));
             self.included.push((format!("{name}/3.other"), "[no".to_string()));
+            if self.random.once_in(4) {
+                self.included.push((format!("{name}/4.{suffix}/directory"), String::new()));
+            }
             name
         } else {
             let lines = self.random.below(6);
+            let mark = self.pick(&["", "", "", "\u{feff}"]);
             let text = self.text(lines);
-            self.included.push((format!("{name}.file"), text));
+            self.included.push((format!("{name}.file"), format!("{mark}{text}")));
             format!("{name}.file")
         };
         self.depth -= 1;

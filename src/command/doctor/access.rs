@@ -14,7 +14,7 @@ use crate::command::doctor::directory::{self, RightFacts};
 use crate::command::doctor::hooks::{HookReading, ProgramFile};
 use crate::command::doctor::logins::{LoginFacts, Secrets, SecretsFile};
 use crate::command::doctor::prober::{PathUse, WriteTrial};
-use crate::command::doctor::{Doctor, files, logins};
+use crate::command::doctor::{Doctor, files, filters, logins};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::auth_users;
@@ -58,10 +58,12 @@ impl Doctor<'_> {
             let effect = "no user can log in";
             tell(FindingId::SecretsFile, "secrets file", effect, &refusal, &refusal.remedy);
         }
-        for parameter in ["exclude from", "include from"] {
-            if let Some(path) = files::named(module, parameter).filter(|path| path.is_absolute())
-                && let Some(refusal) = self.refusal(&user, &path, PathUse::Read)
-            {
+        let lists = ["exclude from", "include from"];
+        let named = lists.map(|parameter| (parameter, files::named(module, parameter)));
+        let named = named.into_iter().filter_map(|(parameter, path)| Some((parameter, path?)));
+        let merged = filters::merged_files(module).into_iter().map(|path| ("filter", path));
+        for (parameter, path) in named.chain(merged).filter(|(_, path)| path.is_absolute()) {
+            if let Some(refusal) = self.refusal(&user, &path, PathUse::Read) {
                 let effect = "rsync turns every push away";
                 tell(FindingId::ConfFile, parameter, effect, &refusal, &refusal.remedy);
             }
@@ -119,9 +121,13 @@ impl Doctor<'_> {
         Some(Refusal { what, remedy })
     }
 
-    /// Why the daemon's user may not use the path; none if it may, or if that is not known.
+    /// Why the daemon's user may not use the path; none if it may, or if that is not known. A file
+    /// in the place of a directory, or the reverse, is no matter of rights: it is told as that.
     fn refusal(&self, user: &DaemonUser, path: &Path, how: PathUse) -> Option<Refusal> {
         if user.gids.is_empty() || !is_responsive(path) {
+            return None;
+        }
+        if fs::metadata(path).is_ok_and(|found| found.is_dir() != (how == PathUse::WriteIn)) {
             return None;
         }
         let may = |path: &Path, how| {
@@ -157,19 +163,25 @@ impl Doctor<'_> {
         Some(Refusal { what: format!("cannot {word} {}{shown}", escape_path(path)), remedy })
     }
 
-    /// What the daemon's user cannot do in the snapshot root, or the finding about a history that
+    /// What the daemon's user cannot do in the snapshot root, or what is found about a history that
     /// only another user can look at. What this process sees of the root does not matter then.
     pub(crate) fn root_access(
         &self,
         module: Option<&RsyncdModule>,
         target: &Target,
-    ) -> Option<Finding> {
+    ) -> Option<Vec<Finding>> {
         let (directory, root) = (&target.module_path, &target.root_path);
+        // A file in the place of a directory is told as that.
+        let is_file = |path: &Path| fs::metadata(path).is_ok_and(|found| !found.is_dir());
+        if is_responsive(root) && root.ancestors().any(is_file) {
+            return None;
+        }
         let facts = self.daemon_user_facts(module, Some(directory), Some(root));
         let decided = daemon_user::decide(facts).map(|(user, _)| user);
         let user = module.and_then(|module| self.daemon_user(module));
         let user = user.filter(|user| !user.is_root() && decided == Some(user.uid));
-        let critical = |message| Some(Finding::new(FindingId::Root, Severity::Critical, message));
+        let critical =
+            |message| Some(vec![Finding::new(FindingId::Root, Severity::Critical, message)]);
         if let Some(user) = &user {
             let shown = escape_path(root);
             if let Some(owner) = facts.private.filter(|owner| *owner != user.uid) {
@@ -211,6 +223,12 @@ impl Doctor<'_> {
             }
         }
         let theirs = daemon_user::seen_by(facts, decided)?;
+        let gids = user.as_ref().map_or(&[][..], |user| &user.gids);
+        if facts.own == 0
+            && let Some(found) = self.findings_by(theirs, gids, target)
+        {
+            return Some(found);
+        }
         let (name, check) = (daemon_user::name_of(theirs), target.command("check", ""));
         let why = match (facts.own, user) {
             (0, Some(user)) => format!("{}, and so this history is theirs", user.because),
@@ -223,7 +241,7 @@ impl Doctor<'_> {
             "cannot tell how the backups are: {why}; run `sudo -u {} {check}`",
             shell_word(name.as_bytes())
         );
-        Some(Finding::new(FindingId::Root, Severity::Unknown, message))
+        Some(vec![Finding::new(FindingId::Root, Severity::Unknown, message)])
     }
 
     /// Whether the module's user can write into the module's directory, and into `temp dir`.

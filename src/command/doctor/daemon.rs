@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::doctor::prober::{NO_HOOKS, Prober};
+use crate::command::doctor::units::Unit;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::escape;
 
 /// The kernel's number of the capability.
 const CAP_MKNOD: u32 = 27;
@@ -204,160 +205,85 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
         ));
     }
     if daemon.is_root() && !daemon.may(CAP_MKNOD) {
-        let level = if modules.ended_with_23 { Severity::Warning } else { Severity::Ok };
-        let since = if modules.ended_with_23 {
-            "; pushes have ended with status 23, and this may be why"
-        } else {
-            ""
-        };
-        found.push(told(
-            level,
-            format!(
-                "the rsync daemon (process {}) may not make device files, so one device file of a \
-                 client makes every push end with status 23{since}: if clients have some, write \
-                 `[Service]` and `PrivateDevices=no` into \
-                 /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`) and \
-                 run `systemctl restart {unit}`; or let the clients push with `--no-devices`",
-                daemon.pid
-            ),
-        ));
+        let subject = format!("the rsync daemon (process {})", daemon.pid);
+        found.push(without_devices(&subject, unit, modules));
     }
-    if modules.detach && daemon.unit.is_some() {
-        found.push(told(
-            Severity::Ok,
-            format!(
-                "`post-xfer --detach`: a restart of {unit} also ends hooks that have outlived \
-                 their connections, and the next push then does their work; \
-                 `KillMode=process` in its `[Service]` section lets them end by themselves"
-            ),
-        ));
+    // Whether its unit lets hooks end is not known if its files cannot be found.
+    let ends_hooks = || Unit::read(Path::new("/"), unit).is_none_or(|unit| unit.ends_hooks());
+    if modules.detach && daemon.unit.is_some() && ends_hooks() {
+        found.push(told(Severity::Ok, restart_ends_hooks(unit)));
     }
     found
 }
 
-/// What the daemon's hooks need of `/proc` and cannot see: whether the processes of other pushes
-/// still run, and which boot of the machine this is. `mounts`: the mounts of the daemon.
-pub(crate) fn proc_finding(daemon: &DaemonFacts, mounts: &str) -> Option<Finding> {
-    let is_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
-    let (_, options) = mounts.lines().rfind(is_proc)?.split_once(" - proc ")?;
-    let mut options = options.split([' ', ',']);
-    let value = |name: &str| options.clone().find_map(|option| option.strip_prefix(name));
-    // The hook gives up most rights, so it may not trace even processes of its own user. But one of
-    // the mount's group sees all, and that is root's group unless the mount says otherwise.
-    let hidden = value("hidepid=").filter(|hidden| match *hidden {
-        "0" | "off" => false,
-        "4" | "ptraceable" => true,
-        _ => {
-            let group = value("gid=").and_then(|group| group.parse().ok()).unwrap_or(0);
-            !daemon.groups.contains(&group)
-        }
-    });
-    let (option, setting) = match hidden {
-        Some(hidden) => (format!("hidepid={hidden}"), "ProtectProc=default"),
-        None if options.any(|option| option == "subset=pid") => {
-            ("subset=pid".to_string(), "ProcSubset=all")
-        }
-        None => return None,
+/// The finding about a daemon without the right to make device files.
+fn without_devices(subject: &str, unit: &str, modules: ServedModules) -> Finding {
+    let (level, since) = match modules.ended_with_23 {
+        true => (Severity::Warning, "; pushes have ended with status 23, and this may be why"),
+        false => (Severity::Ok, ""),
     };
-    let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
     let message = format!(
-        "the rsync daemon (process {}) sees /proc with `{option}`, so its hooks cannot tell \
-         running pushes from dead ones, and every snapshot is partial: write `[Service]` and \
-         `{setting}` into /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit \
-         {unit}`) and run `systemctl restart {unit}`",
-        daemon.pid
+        "{subject} may not make device files, so one device file of a client makes every push end \
+         with status 23{since}: if clients have some, {}; or let the clients push with \
+         `--no-devices`",
+        how_to_set("PrivateDevices=no", unit)
     );
-    Some(Finding::new(FindingId::Daemon, Severity::Critical, message))
+    Finding::new(FindingId::Daemon, level, message)
 }
 
-/// A mount that the daemon sees.
-struct DaemonMount<'a> {
-    id: &'a str,
-    is_read_only: bool,
+fn restart_ends_hooks(unit: &str) -> String {
+    format!(
+        "`post-xfer --detach`: a restart of {unit} also ends hooks that have outlived their \
+         connections, and the next push then does their work; `KillMode=process` in its \
+         `[Service]` section lets them end by themselves"
+    )
 }
 
-/// The mount that `path` lies on, in a `/proc/PID/mountinfo`.
-fn mount_of<'a>(list: &'a str, path: &Path) -> Option<DaemonMount<'a>> {
-    let mut best: Option<(usize, DaemonMount)> = None;
-    for line in list.lines() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [id, _, _, _, point, options, ..] = fields.as_slice() else { continue };
-        // Names with blanks are written otherwise, and then only their parent is compared.
-        if !path.starts_with(point) || best.as_ref().is_some_and(|best| best.0 > point.len()) {
-            continue;
-        }
-        let is_read_only = options.split(',').any(|option| option == "ro");
-        best = Some((point.len(), DaemonMount { id, is_read_only }));
-    }
-    best.map(|(_, mount)| mount)
-}
-
-/// The findings about what the daemon sees of a module and its root, if its unit gives it other
-/// mounts than this process has. `own`: the mounts of this process.
-pub(crate) fn mount_findings(
-    daemon: &DaemonFacts,
-    mounts: &str,
-    own: &str,
-    module: &Path,
-    root: &Path,
-) -> Option<Finding> {
-    let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
-    let sees = (mount_of(mounts, module)?, mount_of(mounts, root)?);
-    let see = (mount_of(own, module)?, mount_of(own, root)?);
-    let both: PathBuf =
-        module.iter().zip(root).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
-    // A list in a drop-in adds to that of the unit, and each directory in it is a mount of its own.
-    let remedy = match both == Path::new("/") {
-        true => {
-            "move module and snapshots below one directory, which the unit can name".to_string()
-        }
-        false => format!(
-            "write `[Service]`, then `ReadWritePaths=` alone, which takes back what the unit \
-             names, then `ReadWritePaths={}`, which holds both, into \
-             /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`), and run \
-             `systemctl restart {unit}`",
-            escape_path(&both)
-        ),
+/// How a setting gets into a unit. A template is that of daemons which have one connection each.
+pub(crate) fn how_to_set(setting: &str, unit: &str) -> String {
+    let (name, then) = match unit.split_once('@') {
+        Some((before, _)) => (format!("{before}@.service"), "daemon-reload".to_string()),
+        None => (unit.to_string(), format!("restart {unit}")),
     };
-    let critical = |message| Some(Finding::new(FindingId::Daemon, Severity::Critical, message));
-    let is_taken =
-        |theirs: &DaemonMount, ours: &DaemonMount| theirs.is_read_only && !ours.is_read_only;
-    let taken = [(module, is_taken(&sees.0, &see.0)), (root, is_taken(&sees.1, &see.1))];
-    let taken: Vec<String> =
-        taken.iter().filter(|(_, is_taken)| *is_taken).map(|(path, _)| escape_path(path)).collect();
-    if !taken.is_empty() {
-        return critical(format!(
-            "the rsync daemon (process {}) sees {} read only, since its unit protects it; {remedy}",
-            daemon.pid,
-            taken.join(" and ")
-        ));
-    }
-    if sees.0.id != sees.1.id && see.0.id == see.1.id {
-        return critical(format!(
-            "the rsync daemon (process {}) sees the module's directory {} and its snapshot root {} \
-             as two mounts, and links cannot cross mounts: its unit names both of them; {remedy}",
-            daemon.pid,
-            escape_path(module),
-            escape_path(root)
-        ));
-    }
-    None
+    format!(
+        "write `[Service]` and `{setting}` into \
+         /etc/systemd/system/{name}.d/rsyncd-snapshot.conf (`systemctl edit {name}`) and run \
+         `systemctl {then}`"
+    )
 }
 
-/// Whether systemd starts a daemon for each connection.
-pub(crate) fn is_started_per_connection() -> bool {
-    ["rsync", "rsyncd"].iter().any(|name| {
-        let wants = format!("/etc/systemd/system/sockets.target.wants/{name}.socket");
-        fs::symlink_metadata(wants).is_ok()
-    })
-}
-
-/// The finding about hooks that outlive their connection where that ends the whole unit.
-pub(crate) fn per_connection_finding() -> Finding {
-    let message = "`post-xfer --detach`: systemd starts a daemon for each connection and ends what \
-                   is left of it when that has ended, the hook included; leave `--detach` out, or \
-                   write `KillMode=process` into the `[Service]` section of that unit";
-    Finding::new(FindingId::Daemon, Severity::Warning, message)
+/// The findings about the daemon that this unit starts, and that does not run now.
+pub(crate) fn unit_findings(unit: &Unit, modules: ServedModules) -> Vec<Finding> {
+    let told = |level, message| Finding::new(FindingId::Daemon, level, message);
+    let name = unit.name.as_str();
+    let mut found = Vec::new();
+    if unit.takes_devices() {
+        found.push(without_devices(&format!("the rsync daemon of {name}"), name, modules));
+    }
+    if let Some((setting, remedy)) = unit.hides_processes() {
+        found.push(told(
+            Severity::Critical,
+            format!(
+                "{name} has `{setting}`, so the hooks of its daemon cannot tell running pushes \
+                 from dead ones, and every snapshot is partial: {}",
+                how_to_set(remedy, name)
+            ),
+        ));
+    }
+    match modules.detach && unit.ends_hooks() {
+        true if unit.is_per_connection() => found.push(told(
+            Severity::Warning,
+            format!(
+                "`post-xfer --detach`: systemd starts a daemon for each connection and ends what \
+                 is left of it when that has ended, the hook included; leave `--detach` out, or \
+                 {}",
+                how_to_set("KillMode=process", name)
+            ),
+        )),
+        true => found.push(told(Severity::Ok, restart_ends_hooks(name))),
+        false => {}
+    }
+    found
 }
 
 #[cfg(test)]
@@ -435,70 +361,5 @@ mod tests {
         let groups = b"1:name=systemd:/x\n0::/system.slice/rsync.service\n";
         assert_eq!(unit_of(groups).as_deref(), Some("rsync.service"));
         assert_eq!(unit_of(b"0::/user.slice/session-1.scope\n"), None);
-    }
-
-    #[test]
-    fn mounts_that_only_the_daemon_has_are_named() {
-        let own = "20 1 8:1 / / rw - ext4 /dev/a rw\n30 20 8:2 / /srv rw - ext4 /dev/b rw\n";
-        let protected = "90 1 8:1 / / ro - ext4 /dev/a rw\n91 90 8:2 / /srv ro - ext4 /dev/b rw\n";
-        let one = format!("{protected}92 91 8:2 /b /srv/b rw - ext4 /dev/b rw\n");
-        let two = format!(
-            "{protected}92 91 8:2 /b /srv/b rw - ext4 /dev/b rw\n\
-             93 92 8:2 /b/l /srv/b/latest rw - ext4 /dev/b rw\n"
-        );
-        let (module, root) = (Path::new("/srv/b/latest"), Path::new("/srv/b"));
-        for (mounts, expected) in [
-            (own, None),
-            (protected, Some("read only")),
-            (one.as_str(), None),
-            (two.as_str(), Some("two mounts")),
-        ] {
-            let found = mount_findings(&daemon(0, ALL), mounts, own, module, root);
-            assert_eq!(found.is_some(), expected.is_some(), "{mounts}");
-            let message = found.map(|finding| finding.message).unwrap_or_default();
-            assert!(message.contains(expected.unwrap_or_default()), "{message}");
-        }
-        // Each directory that a unit names is a mount of its own, so it may name only one.
-        let snaps = Path::new("/srv/b/snaps");
-        let apart = format!(
-            "{protected}92 91 8:2 /b/l /srv/b/latest rw - ext4 /dev/b rw\n\
-             93 91 8:2 /b/s /srv/b/snaps rw - ext4 /dev/b rw\n"
-        );
-        let half = format!("{protected}92 91 8:2 /b/s /srv/b/snaps rw - ext4 /dev/b rw\n");
-        for (mounts, words) in [(&apart, "two mounts"), (&half, "sees /srv/b/latest read only")] {
-            let found = mount_findings(&daemon(0, ALL), mounts, own, module, snaps);
-            let message = found.map(|finding| finding.message).unwrap_or_default();
-            let remedy = "`ReadWritePaths=` alone, which takes back what the unit names, then \
-                          `ReadWritePaths=/srv/b`,";
-            assert!(message.contains(words) && message.contains(remedy), "{message}");
-        }
-        // What this process sees read only as well is told otherwise.
-        assert!(mount_findings(&daemon(0, ALL), protected, protected, module, root).is_none());
-    }
-
-    #[test]
-    fn what_the_hooks_cannot_see_of_proc_is_named() {
-        let proc = |options: &str| {
-            format!(
-                "20 1 8:1 / / rw - ext4 /dev/a rw\n21 20 0:9 / /proc rw - proc proc {options}\n"
-            )
-        };
-        for (mounts, expected) in [
-            (proc("rw"), None),
-            (proc("rw,hidepid=invisible"), None),
-            (proc("rw,hidepid=2,gid=0"), None),
-            (proc("rw,hidepid=off,gid=5"), None),
-            (proc("rw,hidepid=2,gid=5"), Some("hidepid=2")),
-            (proc("rw,gid=5,hidepid=invisible"), Some("ProtectProc=default")),
-            (proc("rw,hidepid=ptraceable"), Some("ProtectProc=default")),
-            (proc("rw,hidepid=4"), Some("ProtectProc=default")),
-            (proc("rw,subset=pid"), Some("ProcSubset=all")),
-            (proc("rw,subset=pid") + &proc("rw"), None),
-            ("20 1 8:1 / / rw - ext4 /dev/a rw\n".to_string(), None),
-        ] {
-            let found = proc_finding(&daemon(0, ALL), &mounts).map(|finding| finding.message);
-            assert_eq!(found.is_some(), expected.is_some(), "{mounts}");
-            assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
-        }
     }
 }

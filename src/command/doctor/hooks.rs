@@ -97,6 +97,25 @@ impl HookFacts {
         }
     }
 
+    /// Whether a shell or another program decides which policy is used.
+    pub(crate) fn may_name_policy(&self) -> bool {
+        match &self.reading {
+            HookReading::Unclear { .. } => true,
+            HookReading::Program { file, .. } => *file == ProgramFile::Foreign,
+            HookReading::Unset => false,
+        }
+    }
+
+    /// The missing file of `--config`, escaped.
+    pub(crate) fn missing_config(&self) -> Option<&String> {
+        match &self.reading {
+            HookReading::Program { file: ProgramFile::This, missing_config, .. } => {
+                missing_config.as_ref()
+            }
+            _ => None,
+        }
+    }
+
     /// What the hook does, if it is sure that this program runs.
     fn purpose(&self) -> Option<&HookPurpose> {
         match &self.reading {
@@ -153,6 +172,7 @@ pub(crate) fn findings(hooks: &ModuleHooks) -> Vec<Finding> {
         found.extend(argument_findings(hook));
         found.extend(hook.variables.iter().filter_map(|named| variable_finding(hook, named)));
     }
+    found.extend(missing_policies(hooks));
     found.extend(purpose_findings(hooks));
     found.extend(missing_hook(hooks));
     found
@@ -223,14 +243,8 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
 }
 
 fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
-    let HookReading::Program {
-        path,
-        file: ProgramFile::This,
-        arguments,
-        missing_config,
-        missing_conf,
-        ..
-    } = &hook.reading
+    let HookReading::Program { path, file: ProgramFile::This, arguments, missing_conf, .. } =
+        &hook.reading
     else {
         return Vec::new();
     };
@@ -238,12 +252,6 @@ fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
         hook.critical(&format!(
             "{path} does not understand this command line: {problem}; {}",
             hook.consequence()
-        ))
-    });
-    let missing = missing_config.as_ref().map(|file| {
-        hook.critical(&format!(
-            "the policy file {file} does not exist, so nothing ever expires; correct `--config`, \
-             or make that file ([defaults] is enough)"
         ))
     });
     let blind = missing_conf.as_ref().map(|file| {
@@ -254,7 +262,28 @@ fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
         );
         Finding::new(FindingId::Hook, Severity::Warning, message)
     });
-    wrong.into_iter().chain(missing).chain(blind).collect()
+    wrong.into_iter().chain(blind).collect()
+}
+
+/// The policies that hooks name and that are not there, each told once.
+fn missing_policies(hooks: &ModuleHooks) -> Vec<Finding> {
+    let told = |hook: &HookFacts, file: &str, other: &str| {
+        hook.critical(&format!(
+            "the policy file {file} does not exist, so nothing ever expires; correct \
+             `--config`{other}, or make that file ([defaults] is enough)"
+        ))
+    };
+    let (pre, post) = (&hooks.pre, &hooks.post);
+    match (pre.missing_config(), post.missing_config()) {
+        (Some(file), Some(same)) if file == same => {
+            let other = format!(" there and in {}", post.place);
+            vec![told(pre, file, &other)]
+        }
+        (of_pre, of_post) => {
+            let both = [(pre, of_pre), (post, of_post)].into_iter();
+            both.filter_map(|(hook, file)| Some(told(hook, file?, ""))).collect()
+        }
+    }
 }
 
 fn variable_finding(hook: &HookFacts, named: &(String, HookVariable)) -> Option<Finding> {
@@ -480,9 +509,26 @@ mod tests {
         let wrong = hook(POST_XFER, with(Err("unexpected argument '--now'".to_string()), None));
         let found = argument_findings(&wrong);
         assert!(found[0].message.contains("unexpected argument '--now'"), "{found:?}");
-        let missing = hook(POST_XFER, with(good(), Some("/etc/x.toml")));
-        assert!(argument_findings(&missing)[0].message.contains("/etc/x.toml does not exist"));
         assert!(argument_findings(&hook(POST_XFER, with(good(), None))).is_empty());
+        let missing = |pre: Option<&str>, post: Option<&str>| {
+            let hooks = ModuleHooks {
+                early: hook(EARLY, HookReading::Unset),
+                pre: hook(PRE_XFER, with(good(), pre)),
+                post: hook(POST_XFER, with(good(), post)),
+                is_writable: true,
+                this_program: "/x".to_string(),
+                this_command: "/x".to_string(),
+            };
+            missing_policies(&hooks)
+        };
+        let file = Some("/etc/x.toml");
+        assert!(missing(None, file)[0].message.contains("/etc/x.toml does not exist"));
+        assert!(missing(file, file)[0].message.contains("there and in /etc/rsyncd.conf:7"));
+        for (pre, post, count) in
+            [(None, None, 0), (file, None, 1), (file, file, 1), (file, Some("/etc/y.toml"), 2)]
+        {
+            assert_eq!(missing(pre, post).len(), count, "{pre:?} {post:?}");
+        }
     }
 
     #[test]

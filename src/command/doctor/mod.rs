@@ -8,7 +8,9 @@
 
 mod access;
 mod accounts;
+mod by_user;
 pub(crate) mod daemon;
+mod daemon_mounts;
 mod daemon_user;
 mod directory;
 mod files;
@@ -20,11 +22,13 @@ mod hosts;
 mod identity;
 mod logins;
 pub(crate) mod prober;
+pub(crate) mod prober_process;
 mod programs;
 mod restore_modules;
 pub(crate) mod roots;
 mod server;
 mod startup;
+mod units;
 pub(crate) mod writing;
 
 use std::cell::{OnceCell, RefCell};
@@ -40,7 +44,8 @@ use crate::command::doctor::prober::Prober;
 use crate::command::doctor::programs::Programs;
 use crate::command::doctor::roots::{PlannedRoot, PlannedRoots};
 use crate::command::doctor::writing::WritingFacts;
-use crate::command::finding::Finding;
+use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::hook_policy::{POST_XFER, PRE_XFER};
 use crate::config::rsyncd_conf::RsyncdConf;
@@ -101,10 +106,19 @@ impl<'a> Doctor<'a> {
             post: self.programs.hook(module, POST_XFER),
             is_writable: !offers_only_reading(module),
             this_program: self.programs.this_program(),
-            this_command: match self.settings.of_configured(module).options() {
-                options if options.is_empty() => self.programs.this_program(),
-                options => format!("{} {options}", self.programs.this_program()),
-            },
+            this_command: self.command_of(&self.settings.of_configured(module)),
+        }
+    }
+
+    /// The path of this program and its options, as a line of rsyncd.conf has them.
+    pub(crate) fn this_command(&self) -> String {
+        self.command_of(self.settings)
+    }
+
+    fn command_of(&self, settings: &Settings) -> String {
+        match settings.options() {
+            options if options.is_empty() => self.programs.this_program(),
+            options => format!("{} {options}", self.programs.this_program()),
         }
     }
 
@@ -112,6 +126,13 @@ impl<'a> Doctor<'a> {
     pub(crate) fn concerns(&self, module: &RsyncdModule) -> bool {
         let ModuleHooks { early, pre, post, .. } = self.hooks(module);
         [early, pre, post].iter().any(|hook| hook.is_ours())
+    }
+
+    /// Whether a hook of the module certainly fails, or is not there.
+    pub(crate) fn hook_fails(&self, module: &RsyncdModule) -> bool {
+        let is_of_hook = |id| matches!(id, FindingId::Hook | FindingId::HookMissing);
+        let found = hooks::findings(&self.hooks(module));
+        found.iter().any(|one| one.level == Severity::Critical && is_of_hook(one.id))
     }
 
     /// What rsyncd.conf alone shows about a module. `has_history`: it has snapshots.
@@ -278,7 +299,7 @@ impl<'a> Doctor<'a> {
     fn daemon_mounts(&self, target: &Target) -> Option<Finding> {
         let daemon = self.daemon()?;
         let (theirs, own) = self.mounts()?;
-        daemon::mount_findings(daemon, theirs, own, &target.module_path, &target.root_path)
+        daemon_mounts::mount_findings(daemon, theirs, own, &target.module_path, &target.root_path)
     }
 
     /// The mounts of the daemon and of this process.

@@ -6,33 +6,24 @@
 //! written bytes of other processes from one that Landlock confines, root's as well. So
 //! `check` starts this program once more before it gives anything up. The prober reads nothing but
 //! the questions of its parent, one a line; it answers each with a line, and ends when its parent
-//! ends. Of another process's environment it tells only whether one variable is there.
+//! ends. Of another process's environment it tells only whether one variable is there. A history of
+//! another user is checked by that user: a prober of its own becomes the user for good, and then
+//! runs `check`.
 //!
 //! The prober changes no file, with one exception: on a file system that may lack hard links, and
 //! where no run has tried yet, it makes a directory in the place of the snapshots, makes a link in
 //! it, and removes both at once.
 
-use std::fs::{DirBuilder, File};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
-use nix::sys::stat::Mode;
-use nix::unistd::{
-    AccessFlags, Gid, Uid, faccessat, getegid, geteuid, setegid, seteuid, setgroups,
-};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
-use crate::store::dir::Dir;
-use crate::store::link_trial::{self, LinkTrial};
-use crate::system::process_io;
 use crate::tell::escape::{escape_path, unescape};
 
 /// The option of `check` that the prober is started with.
@@ -41,22 +32,15 @@ pub(crate) const PROBER: &str = "--prober";
 /// A file system that answers its first question takes no longer for these.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a `check` by another user may take.
+const PATIENCE_WITH_RUN: Duration = Duration::from_secs(60);
+
 /// The variable with which rsyncd runs no hooks, whatever its value.
 pub(crate) const NO_HOOKS: &str = "RSYNC_NO_XFER_EXEC";
 
-/// The name of the directory in which links are tried.
-const TRIAL: &str = ".rsyncd-snapshot-trial";
-
-/// What the prober needs: another user's identity, and to enter every directory.
-const KEPT: CapabilitySet = CapabilitySet::SETUID
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::DAC_READ_SEARCH)
-    .union(CapabilitySet::SYS_PTRACE);
-
 /// A question. Paths are escaped.
 #[derive(Debug, Serialize, Deserialize)]
-enum Question {
+pub(super) enum Question {
     /// Whether a user with these groups can make files in the directory.
     Write { path: String, uid: u32, gids: Vec<u32> },
     /// Whether a user with these groups can use a path, on which each directory has to let it in.
@@ -71,6 +55,22 @@ enum Question {
     RunsNoHooks { pid: u32 },
     /// How many bytes the children of a process have written.
     Written { pid: u32 },
+    /// What this program prints to a user.
+    Run(RunByUser),
+    /// Become that user and run it, which is asked of a prober of its own.
+    Become(RunByUser),
+}
+
+/// A run of this program by another user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunByUser {
+    pub(crate) uid: u32,
+    /// At least one; the first is that of new files.
+    pub(crate) gids: Vec<u32>,
+    /// Escaped.
+    pub(crate) arguments: Vec<String>,
+    /// Variables and their values, both escaped.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// What a path is used for.
@@ -86,7 +86,7 @@ pub(crate) enum PathUse {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
+pub(super) enum Answer {
     Yes,
     No,
     /// The system's error number.
@@ -117,17 +117,7 @@ impl Prober {
     /// Starts the prober, before this process gives up its rights. None if it cannot be started.
     /// That of an ordinary user is of use, too: it is not confined by Landlock.
     pub(crate) fn start() -> Option<Self> {
-        let program = std::env::current_exe().ok()?;
-        let mut process = Command::new(program)
-            .args(["check", PROBER])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .inspect_err(|error| log::debug!("no prober: {error}"))
-            .ok()?;
+        let mut process = started(&std::env::current_exe().ok()?)?;
         let questions = process.stdin.take();
         let answers = BufReader::new(process.stdout.take()?);
         Some(Prober { process, questions, answers })
@@ -202,6 +192,14 @@ impl Prober {
         }
     }
 
+    /// What this program prints to a user.
+    pub(crate) fn output_to(&mut self, run: RunByUser) -> Option<String> {
+        match self.ask(&Question::Run(run)) {
+            Answer::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// A prober that does not answer in time is asked nothing more.
     fn ask(&mut self, question: &Question) -> Answer {
         self.answer(question).unwrap_or_else(|| {
@@ -213,7 +211,11 @@ impl Prober {
     fn answer(&mut self, question: &Question) -> Option<Answer> {
         let line = serde_json::to_string(question).ok()? + "\n";
         self.questions.as_mut()?.write_all(line.as_bytes()).ok()?;
-        let limit = Timespec::try_from(PATIENCE).ok()?;
+        let patience = match question {
+            Question::Run(_) => PATIENCE_WITH_RUN,
+            _ => PATIENCE,
+        };
+        let limit = Timespec::try_from(patience).ok()?;
         let mut polled = [PollFd::new(self.answers.get_ref(), PollFlags::IN)];
         if !matches!(poll(&mut polled, Some(&limit)), Ok(1..)) {
             return None;
@@ -233,140 +235,20 @@ impl Drop for Prober {
     }
 }
 
-/// The prober's own work: answers each question until its parent ends.
-pub(crate) fn run() {
-    give_up_rights();
-    let mut output = std::io::stdout();
-    for line in std::io::stdin().lines() {
-        let Ok(line) = line else { return };
-        let answer =
-            serde_json::from_str(&line).map_or(Answer::Unknown, |question| tried(&question));
-        let Ok(text) = serde_json::to_string(&answer) else { return };
-        if writeln!(output, "{text}").and_then(|()| output.flush()).is_err() {
-            return;
-        }
-    }
+/// A process of this program that answers questions.
+pub(super) fn started(program: &Path) -> Option<Child> {
+    Command::new(program)
+        .args(["check", PROBER])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .inspect_err(|error| log::debug!("no prober: {error}"))
+        .ok()
 }
 
-fn give_up_rights() {
-    let given_up = rustix::thread::set_no_new_privs(true).and_then(|()| {
-        let held = rustix::thread::capabilities(None)?;
-        let sets = CapabilitySets {
-            effective: held.effective & KEPT,
-            permitted: held.permitted & KEPT,
-            inheritable: CapabilitySet::empty(),
-        };
-        rustix::thread::set_capabilities(None, sets)
-    });
-    if let Err(error) = given_up {
-        log::debug!("the prober keeps its capabilities: {error}");
-    }
-}
-
-fn path_of(escaped: &str) -> Option<PathBuf> {
-    unescape(escaped).map(|bytes| PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
-}
-
-fn tried(question: &Question) -> Answer {
-    match question {
-        Question::Write { path, uid, gids } => {
-            path_of(path).map_or(Answer::Unknown, |path| try_to_write(&path, *uid, gids))
-        }
-        Question::Use { path, uid, gids, how } => {
-            path_of(path).map_or(Answer::Unknown, |path| try_to_use(&path, *uid, gids, *how))
-        }
-        Question::Links { path } => {
-            path_of(path).map_or(Answer::Unknown, |path| try_to_link(&path))
-        }
-        Question::Mounts { pid } => match std::fs::read(format!("/proc/{pid}/mountinfo")) {
-            Ok(text) => Answer::Text(crate::tell::escape::escape(&text)),
-            Err(_) => Answer::Unknown,
-        },
-        Question::WorkingDirectory { pid } => {
-            match std::fs::read_link(format!("/proc/{pid}/cwd")) {
-                Ok(path) => Answer::Text(escape_path(&path)),
-                Err(_) => Answer::Unknown,
-            }
-        }
-        Question::RunsNoHooks { pid } => match std::fs::read(format!("/proc/{pid}/environ")) {
-            Ok(variables) => yes_or_no(is_set(&variables, NO_HOOKS)),
-            Err(_) => Answer::Unknown,
-        },
-        Question::Written { pid } => {
-            process_io::bytes_written_below(*pid).map_or(Answer::Unknown, Answer::Number)
-        }
-    }
-}
-
-fn yes_or_no(is_so: bool) -> Answer {
-    if is_so { Answer::Yes } else { Answer::No }
-}
-
-/// Whether an environment, each of whose variables ends with a zero byte, has the variable `name`.
-fn is_set(variables: &[u8], name: &str) -> bool {
-    let mut variables = variables.split(|byte| *byte == 0);
-    variables
-        .any(|one| one.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")))
-}
-
-/// rsyncd enters the directory with its own rights, and becomes the module's user then.
-fn try_to_write(path: &Path, uid: u32, gids: &[u32]) -> Answer {
-    const FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
-    let Ok(directory) = open(path, FLAGS, Mode::empty()) else { return Answer::Unknown };
-    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
-    as_user(uid, gids, || faccessat(directory.as_fd(), c".", wanted, AtFlags::AT_EACCESS))
-}
-
-/// The user finds the whole way to the path.
-fn try_to_use(path: &Path, uid: u32, gids: &[u32], how: PathUse) -> Answer {
-    let wanted = match how {
-        PathUse::Read => AccessFlags::R_OK,
-        PathUse::Write => AccessFlags::R_OK | AccessFlags::W_OK,
-        PathUse::WriteIn => AccessFlags::W_OK | AccessFlags::X_OK,
-        PathUse::Execute => AccessFlags::X_OK,
-    };
-    as_user(uid, gids, || faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS))
-}
-
-/// The answer of a trial with the rights of a user, which are this process's own or replace them
-/// for the time of the trial.
-fn as_user(uid: u32, gids: &[u32], attempt: impl FnOnce() -> nix::Result<()>) -> Answer {
-    let answer = |tried: nix::Result<()>| match tried {
-        Ok(()) => Answer::Yes,
-        Err(errno) => Answer::Refused(errno as i32),
-    };
-    let (own_uid, own_gid) = (geteuid(), getegid());
-    if uid == own_uid.as_raw() && !own_uid.is_root() {
-        return answer(attempt());
-    }
-    let groups: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
-    let Some(first) = groups.first() else { return Answer::Unknown };
-    // An ordinary user may not, and then nothing has to be taken back.
-    if setgroups(&groups).is_err() {
-        return Answer::Unknown;
-    }
-    let became = setegid(*first).and_then(|()| seteuid(Uid::from_raw(uid)));
-    let answer = became.map_or(Answer::Unknown, |()| answer(attempt()));
-    let returned = seteuid(own_uid).and_then(|()| setegid(own_gid)).and_then(|()| setgroups(&[]));
-    // With another user's rights, no further answer would be true.
-    if returned.is_err() {
-        std::process::exit(1);
-    }
-    answer
-}
-
-fn try_to_link(parent: &Path) -> Answer {
-    let path = parent.join(format!("{TRIAL}-{}", std::process::id()));
-    if DirBuilder::new().mode(0o700).create(&path).is_err() {
-        return Answer::Unknown;
-    }
-    let trial = File::open(&path).ok().and_then(|opened| {
-        link_trial::of_links(Dir { directory: opened.as_fd(), path: &path }).ok()
-    });
-    let _ = std::fs::remove_dir(&path);
-    match trial {
-        Some(LinkTrial::Links | LinkTrial::NoInodeNumbers) => Answer::Yes,
-        Some(LinkTrial::NoLinks) => Answer::No,
-        None => Answer::Unknown,
-    }
+pub(super) fn path_of(escaped: &str) -> Option<PathBuf> {
+    unescape(escaped).map(|bytes| PathBuf::from(OsStr::from_bytes(&bytes)))
 }

@@ -6,16 +6,19 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::command::doctor::Doctor;
 use crate::command::doctor::daemon::{self, ServedModules};
+use crate::command::doctor::units::Unit;
+use crate::command::doctor::{Doctor, daemon_mounts};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::forbidden::offers_only_reading;
+use crate::config::rsyncd_conf::{ConfRemark, Misread};
 use crate::config::rsyncd_module::{IgnoredBecause, IgnoredSetting, RsyncdModule};
 use crate::config::rsyncd_parameters;
+use crate::config::settings::RSYNCD_CONF;
 use crate::decide::similar::closest;
 use crate::engine::responsiveness::is_responsive;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, shell_path};
 
 /// This many names of modules are told; then how many more there are.
 const MAX_NAMED: usize = 3;
@@ -26,10 +29,18 @@ impl Doctor<'_> {
     pub(crate) fn of_server(&self, modules: &[&RsyncdModule], ended_with_23: bool) -> Vec<Finding> {
         let concerned = modules.iter().copied().filter(|module| self.concerns(module));
         let hooked: Vec<&RsyncdModule> = concerned.collect();
+        // The first line may have been the header of the only module with hooks.
+        let mut found: Vec<Finding> = self
+            .conf
+            .remarks
+            .iter()
+            .filter(|remark| !hooked.is_empty() || !matches!(remark.what, Misread::Line(_)))
+            .map(remark_finding)
+            .collect();
         if hooked.is_empty() {
-            return Vec::new();
+            return found;
         }
-        let mut found = ignored_lines(modules);
+        found.extend(ignored_lines(modules));
         found.extend(misread_values(&hooked));
         found.extend(without_timeout(&hooked));
         // Each module has the lines of the whole daemon.
@@ -42,15 +53,66 @@ impl Doctor<'_> {
             Some(daemon) => {
                 found.extend(daemon::findings(daemon, modules));
                 let mounts = self.mounts();
-                found.extend(mounts.and_then(|(mounts, _)| daemon::proc_finding(daemon, mounts)));
+                let memory = &self.settings.memory;
+                found.extend(
+                    mounts.and_then(|(theirs, _)| daemon_mounts::proc_finding(daemon, theirs)),
+                );
+                found.extend(mounts.and_then(|(theirs, own)| {
+                    daemon_mounts::memory_finding(daemon, theirs, own, memory)
+                }));
             }
-            None if modules.detach && daemon::is_started_per_connection() => {
-                found.push(daemon::per_connection_finding());
+            // Such a unit names no other configuration.
+            None if self.settings.rsyncd_conf == Path::new(RSYNCD_CONF) => {
+                let unit = Unit::enabled(Path::new("/"));
+                found.extend(
+                    unit.into_iter().flat_map(|unit| daemon::unit_findings(&unit, modules)),
+                );
             }
             None => {}
         }
         found
     }
+}
+
+/// What rsync reads otherwise than it was meant, with the edit.
+fn remark_finding(remark: &ConfRemark) -> Finding {
+    let place = &remark.place;
+    let (level, text) = match &remark.what {
+        Misread::ByteOrderMark(line) => {
+            let (level, effect) = match line.first() {
+                None | Some(b'#' | b';') => {
+                    (Severity::Ok, "which does no harm before a comment".to_string())
+                }
+                _ => {
+                    let is_setting = !line.starts_with(b"[") && line.contains(&b'=');
+                    let level = if is_setting { Severity::Warning } else { Severity::Critical };
+                    (level, format!("so rsync ignores this line, `{}`", escape(line)))
+                }
+            };
+            let remedy = format!(r"sed -i '1s/^\xEF\xBB\xBF//' {}", shell_path(&place.file));
+            (level, format!("the file begins with a byte order mark, {effect}; run `{remedy}`"))
+        }
+        Misread::Line(text) => (
+            Severity::Warning,
+            format!(
+                "rsync ignores this line, `{}`, since it has no `=`; write `NAME = VALUE`, or `#` \
+                 before a comment",
+                escape(text)
+            ),
+        ),
+        Misread::OtherNames(other, suffix) => {
+            let mut renamed = other.clone().into_os_string();
+            renamed.push(suffix);
+            let text = format!(
+                "rsync reads no file of this directory, since it reads only those whose names end \
+                 in `{suffix}`; if one of them is meant, run `mv {} {}`",
+                shell_path(other),
+                shell_path(Path::new(&renamed))
+            );
+            (Severity::Ok, text)
+        }
+    };
+    Finding::new(FindingId::ConfParameter, level, format!("{place}: {text}"))
 }
 
 /// Lines that rsync reads and ignores, and that were meant to say something.
@@ -197,6 +259,24 @@ mod tests {
         }
         let twice = conf("read only = no\nlist = nope\n[a]\n[b]\n");
         assert_eq!(ignored_lines(&twice.modules.iter().collect::<Vec<_>>()).len(), 1);
+    }
+
+    #[test]
+    fn what_rsync_misreads_is_as_serious_as_what_it_hides() {
+        use Severity::{Critical, Ok, Warning};
+        for (text, expected) in [
+            ("\u{feff}", Ok),
+            ("\u{feff}# of this server", Ok),
+            ("\u{feff}[m]", Critical),
+            ("\u{feff}&include /etc/rsyncd.d", Critical),
+            ("\u{feff}uid = root", Warning),
+            ("[m]\nread only no", Warning),
+        ] {
+            let conf = conf(text);
+            let [remark] = conf.remarks.as_slice() else { panic!("{text}: {:?}", conf.remarks) };
+            let found = remark_finding(remark);
+            assert_eq!(found.level, expected, "{text}: {found:?}");
+        }
     }
 
     #[test]
