@@ -21,7 +21,8 @@ pub(crate) struct Server {
     pub(crate) program: PathBuf,
     pub(crate) policy: PathBuf,
     pub(crate) rsyncd_conf: PathBuf,
-    _scratch: TempDir,
+    scratch: TempDir,
+    is_kept: bool,
 }
 
 impl Server {
@@ -38,7 +39,8 @@ impl Server {
             policy: directory.join("policy.toml"),
             rsyncd_conf: directory.join("rsyncd.conf"),
             directory,
-            _scratch: scratch,
+            scratch,
+            is_kept: false,
         };
         for directory in [server.state_directory(), server.runtime_directory()] {
             fs::create_dir_all(directory).expect("a directory of the server");
@@ -58,7 +60,8 @@ impl Server {
 
     /// Keeps the scratch directory for inspection, and returns it.
     pub(crate) fn keep(&mut self) -> &Path {
-        self._scratch.disable_cleanup(true);
+        self.scratch.disable_cleanup(true);
+        self.is_kept = true;
         &self.directory
     }
 
@@ -106,7 +109,8 @@ impl Server {
 impl Drop for Server {
     /// Makes the scratch directory removable: an ordinary user cannot empty a read-only one.
     fn drop(&mut self) {
-        if !is_root() {
+        // Most tests have none.
+        if !is_root() && !self.is_kept && fs::remove_dir_all(&self.directory).is_err() {
             let _ = tool("chmod").args(["-R", "u+rwX"]).arg(&self.directory).status();
         }
     }
