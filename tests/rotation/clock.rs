@@ -752,7 +752,7 @@ fn live(seed: u64) -> Worlds {
 
 #[test]
 fn no_wrong_clock_costs_what_the_right_one_keeps() {
-    let histories = support::by_sweep(30, 100, 40_000);
+    let histories = support::by_sweep(20, 100, 40_000);
     let (mut resumed, mut with_undated, mut expired) = (0, 0, 0);
     for seed in 0..histories {
         let worlds = live(seed);

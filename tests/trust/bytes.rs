@@ -14,7 +14,7 @@ use support::client::Machine;
 use support::module::Module;
 use support::run::Run;
 use support::syslog::Syslog;
-use support::{have, may_mount, root, tree};
+use support::{by_sweep, have, may_mount, root, tree};
 
 /// What a stranger's line would begin with.
 const FORGED: &str = "FORGED";
@@ -36,14 +36,22 @@ fn hostile() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Tries each of them, all at the same time: most of it is waiting for the disk, and for the next
-/// second that names a snapshot.
-fn with_each(attempt: impl Fn(Vec<u8>) + Sync) {
+/// Tries each of them with its number, all at the same time: most of it is waiting for the disk, and
+/// for the next second that names a snapshot.
+fn with_each(attempt: impl Fn(usize, Vec<u8>) + Sync) {
+    let attempt = &attempt;
     std::thread::scope(|scope| {
-        for value in hostile() {
-            scope.spawn(|| attempt(value));
+        for (number, value) in hostile().into_iter().enumerate() {
+            scope.spawn(move || attempt(number, value));
         }
     });
+}
+
+/// What the value of that number is tried with: all of `cases`, but in a quick sweep every third,
+/// such that each case gets two or three of the values.
+fn cases_of<T>(number: usize, cases: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    let stride = by_sweep(3, 1, 1);
+    cases.into_iter().skip(number % stride).step_by(stride)
 }
 
 fn os(bytes: &[u8]) -> &OsStr {
@@ -131,14 +139,19 @@ const COMMANDS: &[&[&str]] = &[
 /// Of these, one for each way in which trouble with a root is told.
 const TROUBLED: &[&[&str]] = &[&["check"], &["list", "--json"], &["snapshot"]];
 
-/// Runs every command on `module`, as it is named.
+/// Runs every command on `module`, as it is named; in a quick sweep the cases of the number.
 #[track_caller]
-fn run_all(what: &str, module: &Module, named: &OsStr) {
-    run_each(COMMANDS, what, module, named);
+fn run_all(number: usize, what: &str, module: &Module, named: &OsStr) {
+    run_each(cases_of(number, COMMANDS), what, module, named);
 }
 
 #[track_caller]
-fn run_each(commands: &[&[&str]], what: &str, module: &Module, named: &OsStr) {
+fn run_each<'a>(
+    commands: impl IntoIterator<Item = &'a &'a [&'a str]>,
+    what: &str,
+    module: &Module,
+    named: &OsStr,
+) {
     for command in commands {
         let mut line = module.command(&["--verbose"]);
         clean(&format!("{what}: {command:?}"), Run::of(line.args(*command).arg(named)));
@@ -159,7 +172,7 @@ fn fill(latest: &Path) {
 
 #[test]
 fn clients_and_their_names_cannot_foul_any_output() {
-    with_each(|value| {
+    with_each(|number, value| {
         let module = Module::new();
         fill(&module.latest);
         for status in ["0", "12", "23", "0"] {
@@ -174,13 +187,13 @@ fn clients_and_their_names_cannot_foul_any_output() {
             clean("post-xfer", run);
         }
         assert!(!module.snapshots().is_empty());
-        run_all("a client's names", &module, module.latest.as_os_str());
+        run_all(number, "a client's names", &module, module.latest.as_os_str());
     });
 }
 
 #[test]
 fn hostile_requests_are_answered_in_clean_lines() {
-    with_each(|value| {
+    with_each(|_, value| {
         let (module, _) = Module::with_snapshot();
         let named = String::from_utf8_lossy(&value).into_owned();
         for arguments in [
@@ -222,7 +235,7 @@ fn hostile_requests_are_answered_in_clean_lines() {
 
 #[test]
 fn directories_of_any_name_are_told_of_in_clean_lines() {
-    with_each(|value| {
+    with_each(|number, value| {
         let module = Module::new();
         // Another root for each: the module, its parent, and what its machine remembers.
         let root = module.directory.join(os(&value));
@@ -237,16 +250,17 @@ fn directories_of_any_name_are_told_of_in_clean_lines() {
             clean("the hook", Run::of(&mut hook))
         };
         hook("0").exits(&[0]);
-        run_all("a path", &module, latest.as_os_str());
+        run_all(number, "a path", &module, latest.as_os_str());
         // What is damaged or a stranger's is named, too.
         let private = root.join(".rsyncd-snapshot");
         for file in ["state.toml", "root.toml"] {
             let before = fs::read(private.join(file)).expect("ours");
-            for damage in [
+            let damages = [
                 value.clone(),
                 [b"format = 1\n", value.as_slice()].concat(),
                 b"format = 99\n".to_vec(),
-            ] {
+            ];
+            for damage in cases_of(number, damages) {
                 fs::write(private.join(file), damage).expect("damage");
                 hook("0");
                 run_each(TROUBLED, file, &module, latest.as_os_str());
@@ -258,7 +272,7 @@ fn directories_of_any_name_are_told_of_in_clean_lines() {
         }
         fs::write(root.join("2026-01-01T00-00-00Z"), &value).expect("no snapshot");
         hook("0");
-        run_all("strangers' files", &module, latest.as_os_str());
+        run_all(number, "strangers' files", &module, latest.as_os_str());
         fs::remove_dir_all(&private).expect("ours");
         fs::write(&private, &value).expect("a file in its place");
         hook("0");
@@ -268,13 +282,13 @@ fn directories_of_any_name_are_told_of_in_clean_lines() {
 
 #[test]
 fn text_of_people_stays_in_its_line() {
-    with_each(|value| {
+    with_each(|number, value| {
         let (module, name) = Module::with_snapshot();
         let with = |arguments: &[&str]| {
             let mut line: Command = module.command(arguments);
             clean(&format!("{arguments:?}"), Run::of(line.arg(os(&value))))
         };
-        for arguments in [
+        let lines = [
             &["list"][..],
             &["plan", "--json"],
             &["check"],
@@ -294,13 +308,14 @@ fn text_of_people_stays_in_its_line() {
             &["plan", "data", "--every", "1h", "--replay"],
             &["--config"],
             &[],
-        ] {
+        ];
+        for arguments in cases_of(number, lines) {
             with(arguments);
         }
         let option = [b"--", value.as_slice()].concat();
         clean("an option", Run::of(module.command(&["list"]).arg(os(&option))));
         with(&["pin", "data", &name, "--reason"]);
-        run_all("a pin", &module, OsStr::new("data"));
+        run_all(number, "a pin", &module, OsStr::new("data"));
         let lock = module.hold_lock();
         module.write_policy("[defaults]\nlock_wait = \"0s\"\n");
         fs::write(module.private("lock"), &value).expect("the holder's words");
@@ -331,13 +346,13 @@ fn text_of_people_stays_in_its_line() {
         let text = fs::read_to_string(&state).expect("the state");
         let spoilt = text.replace("reason = \"", &format!("reason = \"{escaped}"));
         fs::write(&state, spoilt).expect("the state");
-        run_all("records", &module, OsStr::new("data"));
+        run_all(number, "records", &module, OsStr::new("data"));
     });
 }
 
 #[test]
 fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
-    with_each(|value| {
+    with_each(|number, value| {
         let (module, _) = Module::with_snapshot();
         let text =
             |before: &str, after: &str| [before.as_bytes(), &value, after.as_bytes()].concat();
@@ -345,7 +360,7 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
         let escaped: String =
             lossy.chars().map(|character| format!("\\U{:08x}", u32::from(character))).collect();
         let quoted = |before: &str, after: &str| format!("{before}{escaped}{after}").into_bytes();
-        for policy in [
+        let policies = [
             value.clone(),
             text("[defaults]\nkeep = ", "\n"),
             text("[defaults]\n", " = 1\n"),
@@ -360,7 +375,8 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
             quoted("[defaults]\nallow_options = [\"", "\"]\n"),
             quoted("[defaults]\nsnapshot_root = \"/nowhere/", "\"\n"),
             quoted("[defaults]\nsnapshot_root = \"/nowhere/{module}/", "\"\n"),
-        ] {
+        ];
+        for policy in cases_of(number, policies) {
             fs::write(&module.policy, policy).expect("the policy");
             clean("the hook", Run::of(module.hook().arg("--verbose")));
             for command in
@@ -382,7 +398,7 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
         }
         module.write_policy(support::server::QUIET_POLICY);
         let path = module.latest.display().to_string();
-        for conf in [
+        let confs = [
             value.clone(),
             text("[", &format!("]\npath = {path}\npost-xfer exec = x\n")),
             text("[m]\npath = /", "\npost-xfer exec = x\n"),
@@ -393,7 +409,8 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
             text("&include ", "\n"),
             text("&merge ", "\n"),
             text("[m]\npath = /x/%", "%\npost-xfer exec = x\n"),
-        ] {
+        ];
+        for conf in cases_of(number, confs) {
             fs::write(&module.rsyncd_conf, conf).expect("rsyncd.conf");
             for command in [
                 &["check"][..],
@@ -428,7 +445,7 @@ fn each_loss_is_told_in_one_message() {
     if !may_mount() || !have(&["strace"]) {
         return;
     }
-    with_each(|value| {
+    with_each(|_, value| {
         let module = Module::new();
         fill(&module.latest);
         let mounted = module.latest.join(os(&value)).join("mounted").into_os_string();
@@ -464,7 +481,7 @@ fn the_client_tells_of_hostile_names_in_clean_lines() {
     if !root() || !have(&["rsync"]) {
         return;
     }
-    with_each(|value| {
+    with_each(|number, value| {
         let machine = Machine::new();
         let source = machine.source.join(os(&value));
         fs::create_dir(&source).expect("a directory");
@@ -473,7 +490,7 @@ fn the_client_tells_of_hostile_names_in_clean_lines() {
         let remote = |before: &str| OsString::from_vec([before.as_bytes(), &value].concat());
         let latest = machine.directory.join(os(&value)).join("latest").into_os_string();
         let source = source.into_os_string();
-        for arguments in [
+        let lines = [
             vec![source.clone(), latest.clone()],
             vec![source.clone(), latest.clone()],
             vec!["--check".into(), source.clone(), latest.clone()],
@@ -491,7 +508,8 @@ fn the_client_tells_of_hostile_names_in_clean_lines() {
             vec!["--config".into(), at(&machine.directory), source.clone(), latest.clone()],
             vec![remote("--")],
             vec![os(&value).into(), os(&value).into(), os(&value).into()],
-        ] {
+        ];
+        for arguments in cases_of(number, lines) {
             let what = format!(
                 "the client: {}",
                 arguments.join(OsStr::new(" ")).as_bytes().escape_ascii()
