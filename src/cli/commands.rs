@@ -121,14 +121,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: FormatArgs,
     },
-    /// Run a command on a snapshot; the snapshot neither expires nor changes until the command ends
-    #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME -- COMMAND...")]
+    /// Run a command on snapshots, which neither expire nor change until the command ends
+    #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME... -- COMMAND...")]
     #[command(after_help = HOLD_HELP)]
     Hold {
-        /// Name of the snapshot. If several modules have a snapshot of that name, put the module
-        /// first
-        #[arg(num_args = 1..=2, required = true, value_name = "NAME")]
-        named: Vec<OsString>,
+        #[command(flatten)]
+        snapshot: SnapshotArgs,
         /// The command with its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,

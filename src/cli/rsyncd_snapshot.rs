@@ -180,8 +180,8 @@ fn dispatch(
         Some(Command::Undelete { snapshot, format }) => {
             command::pin::undelete(context, &snapshot.named, format.apply())?
         }
-        Some(Command::Hold { named, command }) => {
-            return command::hold::run(context, &named, &command, umask);
+        Some(Command::Hold { snapshot, command }) => {
+            return command::hold::run(context, &snapshot.named, &command, umask);
         }
         Some(Command::Diff { options, format }) => {
             command::diff::run(context, &options, format.apply())?

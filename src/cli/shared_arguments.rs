@@ -23,9 +23,11 @@ Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
 
 /// Below the help of `hold`.
 pub(crate) const HOLD_HELP: &str = "\
-Each {} in COMMAND and its arguments becomes the path of the snapshot's directory, which is also in
-the environment variable RSYNCD_SNAPSHOT_HELD:
+Each {} in COMMAND and its arguments becomes the path of the snapshot's directory. Of several
+snapshots, a word with {} is repeated for each. The environment variable RSYNCD_SNAPSHOT_HELD has
+the paths, too, one a line:
     rsyncd-snapshot hold laptop 2026-11-22T19-08-31Z -- rsync -a {}/home/ /mnt/home/
+    rsyncd-snapshot hold laptop yesterday newest -- diff -r {}/etc
 COMMAND has all rights of the user who runs `hold`: it is not confined as other commands are. The
 exit status is that of COMMAND; 126 if it cannot be run, 127 if it is not found.";
 
@@ -115,8 +117,8 @@ pub(crate) struct ReleaseArgs {
     /// Accept altered files in snapshots as they are now
     #[arg(long, conflicts_with = "torn")]
     pub(crate) damage: bool,
-    /// Count pushes as ended whose processes cannot be seen from here, such as those of a
-    /// removed container
+    /// Count pushes and readers as ended whose processes cannot be seen from here, such as those of
+    /// a removed container
     #[arg(long, conflicts_with_all = ["torn", "damage"])]
     pub(crate) unseen: bool,
     /// Accept that another program removed snapshots

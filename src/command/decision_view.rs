@@ -3,10 +3,12 @@
 
 use serde::Serialize;
 
+use crate::command::freed_space::freed_line;
 use crate::command::list_view::{local_time, rfc3339};
 use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::{SnapshotReason, pause_line, split_shared};
 use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
+use crate::engine::usage::Usage;
 use crate::module::target::Target;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::TextTable;
@@ -24,6 +26,10 @@ pub(crate) struct DecisionView {
     pause: Option<String>,
     deferred: usize,
     snapshots: Vec<VerdictView>,
+    bytes_freed: Option<u64>,
+    entries_freed: Option<u64>,
+    #[serde(skip)]
+    freed: Option<Usage>,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,8 +46,8 @@ struct VerdictView {
 }
 
 impl DecisionView {
-    /// The decision on the snapshots of `target`.
-    pub(crate) fn new(target: &Target, decision: &Decision) -> Self {
+    /// The decision on the snapshots of `target`, and what a purge has freed.
+    pub(crate) fn new(target: &Target, decision: &Decision, freed: Option<Usage>) -> Self {
         let view = |verdict: &SnapshotVerdict| VerdictView {
             name: verdict.snapshot.name.clone(),
             time: rfc3339(verdict.snapshot.time),
@@ -62,6 +68,9 @@ impl DecisionView {
             pause: decision.pause.as_ref().map(ToString::to_string),
             deferred: decision.deferred,
             snapshots: decision.verdicts.iter().map(view).collect(),
+            bytes_freed: freed.map(|freed| freed.bytes),
+            entries_freed: freed.map(|freed| freed.entries),
+            freed,
         }
     }
 
@@ -91,7 +100,13 @@ impl DecisionView {
             text += &(pause_line(pause, expired) + "\n");
         }
         text += &shared_line(&shared);
-        if self.snapshots.is_empty() { text } else { text + &table.to_text(width) }
+        if !self.snapshots.is_empty() {
+            text += &table.to_text(width);
+        }
+        if let Some(freed) = &self.freed {
+            text += &(freed_line(freed, false) + "\n");
+        }
+        text
     }
 }
 

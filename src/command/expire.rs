@@ -5,13 +5,13 @@
 
 use serde::Serialize;
 
-use crate::command::freed_space::USUAL_MAX_ENTRIES;
+use crate::command::freed_space::{USUAL_MAX_ENTRIES, freed_line};
 use crate::command::list_view::rfc3339;
 use crate::command::named_snapshots::{ModuleAndSnapshots, by_names, find_all, visible};
 use crate::command::pin::retired;
 use crate::command::{print_done, print_json};
-use crate::decide::free_space::bytes_text;
 use crate::decide::snapshot_reason::Pause;
+use crate::engine::usage::Usage;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -177,6 +177,8 @@ struct ExpireView {
     bytes_freed: Option<u64>,
     entries_freed: Option<u64>,
     unreadable: Option<u64>,
+    #[serde(skip)]
+    freed: Option<Usage>,
     warnings: Vec<String>,
     errors: Vec<String>,
 }
@@ -221,6 +223,7 @@ impl ExpireView {
             bytes_freed: freed.map(|freed| freed.bytes),
             entries_freed: freed.map(|freed| freed.entries),
             unreadable: freed.map(|freed| freed.unreadable),
+            freed,
             warnings: pause.into_iter().chain(warnings).collect(),
         }
     }
@@ -229,7 +232,7 @@ impl ExpireView {
     fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> =
             self.snapshots.iter().filter_map(|one| self.line(one)).collect();
-        lines.extend(self.space());
+        lines.extend(self.freed.map(|freed| freed_line(&freed, self.dry_run)));
         lines
     }
 
@@ -253,25 +256,6 @@ impl ExpireView {
             ExpireOutcome::Removed => Some(format!("{name} {is} removed for good")),
             ExpireOutcome::SetAside | ExpireOutcome::Stays => None,
         }
-    }
-
-    fn space(&self) -> Option<String> {
-        let (bytes, entries) = (self.bytes_freed?, self.entries_freed?);
-        let what = if self.dry_run { "removing this would free" } else { "freed" };
-        let unreadable = match self.unreadable.unwrap_or(0) {
-            0 => String::new(),
-            count => format!("; directories that could not be counted: {count}"),
-        };
-        let entries = match entries {
-            1 => "1 file or directory".to_string(),
-            count => format!("{count} files and directories"),
-        };
-        let exact = if bytes_text(bytes).ends_with(" bytes") {
-            String::new()
-        } else {
-            format!(" ({bytes} bytes)")
-        };
-        Some(format!("{what} {}{exact}, {entries}{unreadable}", bytes_text(bytes)))
     }
 }
 

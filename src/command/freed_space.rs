@@ -4,6 +4,7 @@
 //! Counting reads every file of these trees. That takes seconds for some hundred thousand entries,
 //! and much longer for millions on a cold disk, so beyond a size it is done only with `--sizes`.
 
+use crate::decide::free_space::bytes_text;
 use crate::decide::snapshot_verdict::Decision;
 use crate::engine::usage::{self, Usage, UsageTree};
 use crate::run::free_space::tree;
@@ -49,6 +50,23 @@ pub(crate) fn count(
     let is_too_much = max_entries.is_some_and(|max| recorded_entries(list, &going) > max);
     let usage = if is_too_much { None } else { usage::freed(&trees, max_entries) };
     FreedSpace { snapshots: going.len(), retired: retired.len(), usage }
+}
+
+/// What a removal has freed, or in a dry run would free, as one line.
+pub(crate) fn freed_line(usage: &Usage, is_dry_run: bool) -> String {
+    let Usage { bytes, entries, unreadable } = *usage;
+    let what = if is_dry_run { "removing this would free" } else { "freed" };
+    let unreadable = match unreadable {
+        0 => String::new(),
+        count => format!("; directories that could not be counted: {count}"),
+    };
+    let entries = match entries {
+        1 => "1 file or directory".to_string(),
+        count => format!("{count} files and directories"),
+    };
+    let text = bytes_text(bytes);
+    let exact = if text.ends_with(" bytes") { String::new() } else { format!(" ({bytes} bytes)") };
+    format!("{what} {text}{exact}, {entries}{unreadable}")
 }
 
 /// The entries of the named snapshots by their records. Adopted snapshots have no record and count

@@ -14,7 +14,7 @@ use crate::tell::PROGRAM;
 const COMMANDS: [&str; 6] = ["list", "plan", "release", "rotate", "snapshot", "verify"];
 
 /// The commands that want a module and then the name of a snapshot.
-const SNAPSHOT_COMMANDS: [&str; 3] = ["diff", "pin", "restore"];
+const SNAPSHOT_COMMANDS: [&str; 4] = ["diff", "pin", "restore", "unpin"];
 
 /// All commands that messages name.
 const ALL_COMMANDS: [&str; 15] = [
@@ -87,9 +87,9 @@ fn whole(code: &str, module: &str) -> Option<String> {
     let code = code.strip_prefix(PROGRAM).and_then(|code| code.strip_prefix(' ')).unwrap_or(code);
     let (command, options) = code.split_once(' ').map_or((code, ""), |(one, rest)| (one, rest));
     let mut words = options.split_ascii_whitespace();
-    let names_snapshot = words
-        .clone()
-        .next()
+    let quoted = options.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
+    let names_snapshot = quoted
+        .or_else(|| words.clone().next())
         .is_some_and(|word| SnapshotName::parse(word.as_bytes(), &Zone::utc()).is_some());
     let lacks_module = match SNAPSHOT_COMMANDS.contains(&command) {
         true => names_snapshot,
@@ -120,6 +120,10 @@ mod tests {
                  `rsyncd-snapshot restore laptop 2026-11-30T01-02-03Z a`",
             ),
             ("`rsyncd-snapshot release`", "`rsyncd-snapshot release laptop`"),
+            (
+                "`unpin '2019-08-02 12:00:00'`",
+                "`rsyncd-snapshot unpin laptop '2019-08-02 12:00:00'`",
+            ),
         ] {
             assert_eq!(with_module(message, "laptop"), expected);
         }

@@ -16,10 +16,15 @@ pub(crate) fn long_leases(leases: &Leases, terms: LeaseTerms) -> Vec<String> {
     let describe = |lease: &StoredLease| {
         let (subject, reader) = (lease.subject(), lease.reader());
         let limit = roughly(terms.max_lease);
+        let remedy = if lease.is_unseen() {
+            "its process cannot be seen from here; if it has ended, run `release --unseen`"
+        } else {
+            "if that reader is not needed, end its process"
+        };
         match lease.standing(terms.now, terms.max_lease) {
             LeaseStanding::Holds => format!(
                 "{subject} cannot expire: {reader}, and is kept for max_lease ({limit}) at most; \
-                 if that reader is not needed, end its process"
+                 {remedy}"
             ),
             LeaseStanding::Outlasted | LeaseStanding::Over => format!(
                 "{subject} may expire while it is read: {reader}, for longer than max_lease \

@@ -11,7 +11,7 @@ use crate::decide::undated;
 use crate::module::context::Context;
 use crate::run::session::lease_terms;
 use crate::run::snapshot_sizes::{self, SizesFound, TreeNames};
-use crate::run::vanished;
+use crate::run::vanished::{self, UnacceptedSnapshots};
 use crate::store::leases::Leases;
 use crate::store::root::SnapshotRoot;
 use crate::store::sizes_file::CountedSizes;
@@ -19,6 +19,7 @@ use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
+use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 use crate::tell::terminal::line_width;
@@ -52,15 +53,15 @@ pub(crate) fn run(
         let root = target.look_at_root()?;
         let mut list = SnapshotList::read(&root, &target.policy.time_zone)?;
         let mut snapshots = list.snapshots();
-        let mut gone = Vec::new();
+        let mut gone = UnacceptedSnapshots::default();
         match State::read(root.private()) {
             Ok(state) => {
                 list.pin(&state.pins);
                 undated::mark(&mut snapshots, &state.clock_history());
                 match vanished::look_at(&root, &state, &list) {
                     Ok(found) => {
-                        list.warnings.extend(found.message);
-                        gone = found.snapshots;
+                        list.warnings.extend(found.message.clone());
+                        gone = found;
                     }
                     Err(error) => list.warnings.push(error.to_string()),
                 }
@@ -81,7 +82,10 @@ pub(crate) fn run(
             log::warn!("{}: {warning}", target.label());
         }
         let mut view = ListView::new(target, &list.items, &snapshots, now);
-        view.vanished = gone.iter().map(VanishedView::new).collect();
+        view.vanished = gone.snapshots.iter().map(VanishedView::new).collect();
+        view.notes = gone.pin_lines().collect();
+        view.pins_without_snapshot =
+            gone.other_pins.iter().map(|name| escape(name.as_bytes())).collect();
         view.add_disk(&root);
         if let Some(sizes) = sizes {
             let trees = TreeNames::read(&root, &list)?;

@@ -73,6 +73,9 @@ impl ListView {
                 text += &format!("{}: {note}\n", item.name);
             }
         }
+        for note in &self.notes {
+            text += &format!("{note}\n");
+        }
         text + &self.totals(width.is_some())
     }
 

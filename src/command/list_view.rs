@@ -60,6 +60,10 @@ pub(crate) struct ListView {
     pub(crate) snapshot_root: String,
     pub(crate) snapshots: Vec<ListedSnapshotView>,
     pub vanished: Vec<VanishedView>,
+    pub pins_without_snapshot: Vec<String>,
+    /// Lines below those of the snapshots.
+    #[serde(skip)]
+    pub(crate) notes: Vec<String>,
     /// What `--sizes` has counted; none if it never did.
     #[serde(flatten)]
     pub(crate) sizes: Option<SizesView>,
@@ -139,6 +143,8 @@ impl ListView {
                 })
                 .collect(),
             vanished: Vec::new(),
+            pins_without_snapshot: Vec::new(),
+            notes: Vec::new(),
             sizes: None,
             counted_ago: None,
             free_bytes: None,

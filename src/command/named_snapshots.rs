@@ -43,8 +43,28 @@ pub(crate) fn find_all(
     what: &str,
     of: SnapshotsOf,
 ) -> Result<Vec<(Target, String)>> {
+    find_each(context, named, (what, of), DayMeans::OnlyOne)
+}
+
+/// The named visible snapshots, each once, with their modules. A day means its newest complete one.
+///
+/// # Errors
+/// [`Error::Usage`] if no module has one of them, or several are meant.
+pub(crate) fn find_visible(
+    context: &Context,
+    named: ModuleAndSnapshots,
+) -> Result<Vec<(Target, String)>> {
+    find_each(context, named, ("snapshot", &visible), DayMeans::Newest)
+}
+
+fn find_each(
+    context: &Context,
+    named: ModuleAndSnapshots,
+    (what, of): (&str, SnapshotsOf),
+    day: DayMeans,
+) -> Result<Vec<(Target, String)>> {
     let (module, names) = split(named, |first| is_name(context, first));
-    let search = SnapshotSearch { context, module, what, of, day: DayMeans::OnlyOne };
+    let search = SnapshotSearch { context, module, what, of, day };
     let mut found: Vec<(Target, String)> = Vec::new();
     for name in names {
         let (target, name) = search.find(name)?;
@@ -55,21 +75,6 @@ pub(crate) fn find_all(
         }
     }
     Ok(found)
-}
-
-/// The one visible snapshot that is named, and its module. A day means its newest complete one.
-///
-/// # Errors
-/// [`Error::Usage`] if none or several are named or meant, or if no module has it.
-pub(crate) fn find_visible(
-    context: &Context,
-    named: ModuleAndSnapshots,
-) -> Result<(Target, String)> {
-    let (what, of, day) = ("snapshot", &visible, DayMeans::Newest);
-    match split(named, |first| is_name(context, first)) {
-        (module, [name]) => SnapshotSearch { context, module, what, of, day }.find(name),
-        _ => Err(Error::Usage("name one snapshot, after the name of its module".to_string())),
-    }
 }
 
 /// The visible snapshots of a module.

@@ -31,12 +31,18 @@ pub(crate) fn pin(
     reason: &str,
     json: bool,
 ) -> Result<Exit> {
-    let what = Change { of: "snapshot", word: "pinned", json };
-    change(context, named, what, &visible, |target, root, name| {
-        let pin = Pin::new(Clock::System.now(), reason);
-        pinning::pin(root, &target.policy.time_zone, name, pin)?;
-        Ok(format!("{name} is pinned: it stays until `unpin`"))
-    })
+    let change = Change {
+        what: "snapshot",
+        of: &visible,
+        check: &|_, _| Ok(()),
+        work: &|target, root, name| {
+            let pin = Pin::new(Clock::System.now(), reason);
+            pinning::pin(root, &target.policy.time_zone, name, pin)?;
+            Ok(format!("{name} is pinned: it stays until `unpin`"))
+        },
+        outcome: "pinned",
+    };
+    change.carry_out(context, named, json)
 }
 
 /// Unpins snapshots.
@@ -47,14 +53,21 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
     let pinned = |target: &Target, root: &SnapshotRoot| {
         Ok(by_names(State::read(root.private())?.pins.keys(), &target.policy.time_zone))
     };
-    let what = Change { of: "pinned snapshot", word: "unpinned", json };
-    change(context, named, what, &pinned, |_, root, name| {
-        pinning::unpin(root, name)?;
-        Ok(match pinning::is_visible(root, name)? {
-            true => format!("{name} is no longer pinned: it stays as long as the policy keeps it"),
-            false => format!("{name} is no longer pinned; there is no such snapshot any more"),
-        })
-    })
+    let change = Change {
+        what: "pinned snapshot",
+        of: &pinned,
+        check: &pinning::check_unpin,
+        work: &|_, root, name| {
+            pinning::unpin(root, name)?;
+            let becomes = match pinning::is_visible(root, name)? {
+                true => ": it stays as long as the policy keeps it",
+                false => "; there is no such snapshot any more",
+            };
+            Ok(format!("{name} is no longer pinned{becomes}"))
+        },
+        outcome: "unpinned",
+    };
+    change.carry_out(context, named, json)
 }
 
 /// Brings retired snapshots back.
@@ -62,11 +75,17 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
 /// # Errors
 /// As [`pin()`].
 pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
-    let what = Change { of: "retired snapshot", word: "undeleted", json };
-    change(context, named, what, &retired, |_, root, name| {
-        retire::undelete(root, name, Clock::System.now())?;
-        Ok(format!("{name} is back, and pinned: it stays until `unpin`"))
-    })
+    let change = Change {
+        what: "retired snapshot",
+        of: &retired,
+        check: &retire::check_undelete,
+        work: &|_, root, name| {
+            retire::undelete(root, name, Clock::System.now())?;
+            Ok(format!("{name} is back, and pinned: it stays until `unpin`"))
+        },
+        outcome: "undeleted",
+    };
+    change.carry_out(context, named, json)
 }
 
 /// The retired snapshots of a module.
@@ -77,13 +96,18 @@ pub(crate) fn retired(target: &Target, root: &SnapshotRoot) -> Result<Vec<Snapsh
     Ok(by_names(&retired_names(root)?, &target.policy.time_zone))
 }
 
-/// What is done to snapshots, and how it is told.
-struct Change {
-    /// What is looked for, for messages.
-    of: &'static str,
-    /// What becomes of it, for JSON.
-    word: &'static str,
-    json: bool,
+/// What is done to each of the named snapshots.
+struct Change<'a> {
+    /// What the named ones are, for messages.
+    what: &'a str,
+    /// Those that can be named.
+    of: SnapshotsOf<'a>,
+    /// Makes sure that the work is possible. All snapshots are checked before the first is changed.
+    check: &'a dyn Fn(&SnapshotRoot, &str) -> Result<()>,
+    /// Does the work, and returns what it did, as text.
+    work: &'a dyn Fn(&Target, &SnapshotRoot, &str) -> Result<String>,
+    /// What becomes of a snapshot, for JSON.
+    outcome: &'static str,
 }
 
 /// The JSON that docs describe.
@@ -95,36 +119,41 @@ struct ChangeView {
     snapshots: Vec<String>,
 }
 
-/// Finds all of the named snapshots among those that `of` tells, confines this process to their
-/// modules, and changes one after the other. `work` returns what it did, as text.
-fn change(
-    context: &Context,
-    named: ModuleAndSnapshots,
-    what: Change,
-    of: SnapshotsOf,
-    work: impl Fn(&Target, &SnapshotRoot, &str) -> Result<String>,
-) -> Result<Exit> {
-    let found = find_all(context, named, what.of, of)?;
-    confine::to(found.iter().map(|(target, _)| target), context.write_scope);
-    let mut views: Vec<ChangeView> = Vec::new();
-    for (target, name) in &found {
-        let message = work(target, &target.open_root()?, name)?;
-        if !what.json {
-            print_done(context, target, &message)?;
+impl Change<'_> {
+    /// Finds all of the named snapshots, confines this process to their modules, checks them all,
+    /// and changes one after the other.
+    fn carry_out(self, context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
+        let found = find_all(context, named, self.what, self.of)?;
+        confine::to(found.iter().map(|(target, _)| target), context.write_scope);
+        for (target, name) in &found {
+            (self.check)(&target.open_root()?, name)?;
         }
-        let snapshot_root = escape_path(&target.root_path);
-        match views.iter_mut().find(|view| view.snapshot_root == snapshot_root) {
-            Some(view) => view.snapshots.push(name.clone()),
-            None => views.push(ChangeView {
-                module: target.name.as_deref().map(escape),
-                snapshot_root,
-                outcome: what.word,
-                snapshots: vec![name.clone()],
-            }),
+        let mut views: Vec<ChangeView> = Vec::new();
+        let mut failure = None;
+        for (target, name) in &found {
+            match target.open_root().and_then(|root| (self.work)(target, &root, name)) {
+                Ok(message) if !json => drop(print_done(context, target, &message)?),
+                Ok(_) => {}
+                // What was done before is told all the same.
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+            let snapshot_root = escape_path(&target.root_path);
+            match views.iter_mut().find(|view| view.snapshot_root == snapshot_root) {
+                Some(view) => view.snapshots.push(name.clone()),
+                None => views.push(ChangeView {
+                    module: target.name.as_deref().map(escape),
+                    snapshot_root,
+                    outcome: self.outcome,
+                    snapshots: vec![name.clone()],
+                }),
+            }
         }
+        if json && !views.is_empty() {
+            print_json(views.len() == 1, &views)?;
+        }
+        failure.map_or(Ok(Exit::Done), Err)
     }
-    if what.json {
-        print_json(views.len() == 1, &views)?;
-    }
-    Ok(Exit::Done)
 }

@@ -20,13 +20,14 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
 use crate::run::{dead_transfers, rotate, transfer, vanished};
+use crate::store::leases::{self, Leases};
 use crate::store::ledger::Ledger;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_word};
 use crate::tell::exit::Exit;
 
 /// The module on the command line, or none for all, and how the result is told.
@@ -93,19 +94,29 @@ fn newest_complete(target: &Target) -> Result<Option<String>> {
     Ok(newest.map(|snapshot| snapshot.name.text.clone()))
 }
 
-/// Ends pushes whose processes cannot be seen from here: those of another machine, or of a
-/// container that was removed.
+/// Ends pushes and readers whose processes cannot be seen from here: those of another machine, or
+/// of a container that was removed.
 ///
 /// # Errors
-/// If the module, its ledger or its state cannot be used.
+/// If the module, its ledger, its leases or its state cannot be used.
 pub(crate) fn release_unseen(context: &Context, released: Released) -> Result<Exit> {
     release_each(context, released, |target| {
-        Ok(match dead_transfers::end_unseen(target, &Clock::System)? {
-            0 => "no push whose process cannot be seen from here".to_string(),
-            1 => "1 push counts as ended".to_string(),
-            count => format!("{count} pushes count as ended"),
+        let pushes = dead_transfers::end_unseen(target, &Clock::System)?;
+        let readers = leases::end_unseen(&target.open_root()?)?;
+        let ended = [count_as_ended(pushes, "push"), count_as_ended(readers, "reader")];
+        let ended: Vec<String> = ended.into_iter().flatten().collect();
+        Ok(match ended.is_empty() {
+            true => {
+                "no push whose process cannot be seen from here, and no such reader".to_string()
+            }
+            false => ended.join(", "),
         })
     })
+}
+
+fn count_as_ended(count: usize, what: &str) -> Option<String> {
+    let counts = if count == 1 { "counts" } else { "count" };
+    (count > 0).then(|| format!("{} {counts} as ended", counted(count, what)))
 }
 
 /// Accepts the altered files of snapshots as they are, and ends the pause for damage.
@@ -143,8 +154,9 @@ pub(crate) fn release_vanished(context: &Context, released: Released) -> Result<
             shown => {
                 let pins = State::read(target.look_at_root()?.private())?.pins;
                 let pinned = gone.iter().zip(shown).filter(|(name, _)| pins.contains_key(*name));
-                let pinned = pinned.map(|(_, name)| {
-                    format!("; the pin of {name} stays until `{}`", target.command("unpin", name))
+                let pinned = pinned.map(|(name, shown)| {
+                    let unpin = target.command("unpin", &shell_word(name.as_bytes()));
+                    format!("; the pin of {shown} stays until `{unpin}`")
                 });
                 format!("accepted as gone: {}{}", shown.join(", "), pinned.collect::<String>())
             }
@@ -221,6 +233,13 @@ fn standing(target: &Target) -> Result<Vec<String>> {
             "{pushes} cannot be seen from here: `check` says which, `release --unseen` ends that"
         )
     });
+    let readers = Leases::look(&root)?.unseen().count();
+    let unseen_readers = (readers > 0).then(|| {
+        format!(
+            "{} cannot be seen from here: `list` says which, `release --unseen` ends that",
+            counted(readers, "reader")
+        )
+    });
     let read =
         examined.decision.verdicts.iter().filter_map(|verdict| {
             Some((&verdict.snapshot.name, verdict.snapshot.reader.as_ref()?))
@@ -233,6 +252,7 @@ fn standing(target: &Target) -> Result<Vec<String>> {
         format!("{name} does not expire as long as it is read: {reader}{others}")
     });
     let gone = vanished::look_at(&root, state, &examined.list)?.message;
-    standing.extend([torn, unfinished, due, unseen, read, gone].into_iter().flatten());
+    standing
+        .extend([torn, unfinished, due, unseen, unseen_readers, read, gone].into_iter().flatten());
     Ok(standing)
 }

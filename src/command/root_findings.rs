@@ -103,8 +103,13 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     findings.warn(FindingId::SnapshotList, list.warnings.iter().cloned());
     findings.warn(FindingId::RootOpen, users_let_in(target, &root)?);
     findings.warn(FindingId::RecordsLost, lost_records(&root, state));
-    let gone = vanished::look_at(&root, state, list).map(|gone| gone.message);
-    findings.warn(FindingId::Vanished, gone.unwrap_or_else(|error| Some(error.to_string())));
+    match vanished::look_at(&root, state, list) {
+        Ok(gone) => {
+            findings.note(FindingId::Vanished, gone.pin_lines());
+            findings.warn(FindingId::Vanished, gone.message);
+        }
+        Err(error) => findings.warn(FindingId::Vanished, [error.to_string()]),
+    }
     let entries = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
     let activity = Activity::of(target, &root, state, &entries, now);
     let history = push_history(target, state);

@@ -45,7 +45,7 @@ pub(crate) fn run(
         context.tell_other_policy(target);
         let rotated =
             rotate_by_hand::rotate(target, options.confirm, options.removal(), &Clock::System)?;
-        let view = DecisionView::new(target, &rotated.decision);
+        let view = DecisionView::new(target, &rotated.decision, rotated.freed);
         if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;
         }

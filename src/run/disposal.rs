@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::snapshot_verdict::Decision;
+use crate::engine::usage::Usage;
 use crate::module::target::Target;
 use crate::store::retire::{self, LeaseRule};
 use crate::store::root::SnapshotRoot;
@@ -21,6 +22,9 @@ pub(crate) struct RotationReport {
     /// Warnings whose cause `check` finds by itself for as long as it lasts, such as a pause. They
     /// are in the log, too.
     pub standing: Vec<String>,
+    /// What the removal of all retired snapshots has freed; none if only those past their grace
+    /// were removed, if there were none, or if something is left.
+    pub freed: Option<Usage>,
     /// How messages name the module.
     label: String,
 }
@@ -31,6 +35,7 @@ impl RotationReport {
             decision,
             warnings: Vec::new(),
             standing: Vec::new(),
+            freed: None,
             label: target.label(),
         }
     }

@@ -15,12 +15,14 @@ use crate::decide::pauses::rules;
 use crate::decide::rotation::decide;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::Decision;
+use crate::engine::usage::{self, Usage, UsageTree};
 use crate::module::target::Target;
 use crate::run::disposal::{self, RetiredRemoval, RotationReport};
 use crate::run::free_space;
 use crate::run::report::Report;
 use crate::run::session::{Session, lease_terms};
 use crate::run::verify::refresh::compact_if_outgrown;
+use crate::store::layout::Subdir;
 use crate::store::leases::{Leases, LockedLeases};
 use crate::store::leftovers::clear_staging;
 use crate::store::retire::LeaseRule;
@@ -147,9 +149,24 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
         RetiredRemoval::All => LeaseRule::Override,
         RetiredRemoval::PastGrace => LeaseRule::Hold(session.lease_terms()),
     };
+    // Counted now, while all of it is there.
+    let usage = match removal {
+        RetiredRemoval::All if !names.is_empty() => usage_of_retired(root, &names)?,
+        RetiredRemoval::All | RetiredRemoval::PastGrace => None,
+    };
+    let warnings = report.warnings.len();
     disposal::remove(root, &names, leases, &mut report)?;
+    report.freed = usage.filter(|_| report.warnings.len() == warnings);
     free_space::make(session, &mut report)?;
     Ok(report)
+}
+
+/// What the removal of the retired snapshots `names` frees.
+fn usage_of_retired(root: &SnapshotRoot, names: &[String]) -> Result<Option<Usage>> {
+    let expired = root.subdir(Subdir::Expired)?;
+    let trees: Vec<UsageTree> =
+        names.iter().map(|name| free_space::tree(expired.dir(), name)).collect();
+    Ok(usage::freed(&trees, None))
 }
 
 /// Retires what the decision expires, and returns which snapshots that were. `past_grace`: the

@@ -11,6 +11,7 @@ use crate::store::state::State;
 use crate::store::vanished::{self, RootContent};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
+use crate::tell::escape::{escape, shell_word};
 
 /// Notes the snapshots that vanished since the last run, and returns the message about them.
 pub(crate) fn note(content: RootContent, session: Session) -> Result<Option<String>> {
@@ -47,12 +48,26 @@ pub(crate) struct UnacceptedSnapshots {
     pub snapshots: Vec<VanishedSnapshot>,
     /// `None` if there are none.
     pub message: Option<String>,
+    /// The names of other pins without a snapshot: it was accepted that these have vanished, or
+    /// they were removed before they were pinned.
+    pub other_pins: Vec<String>,
 }
 
 impl UnacceptedSnapshots {
     pub(crate) fn of(content: RootContent, gone: &[VanishedSnapshot]) -> Self {
         let (snapshots, message) = (content.unaccepted(gone), content.message(gone));
-        UnacceptedSnapshots { snapshots, message }
+        let is_told = |name: &String| snapshots.iter().any(|one| one.name == *name);
+        let is_other = |name: &&String| !content.has(name) && !is_told(name);
+        let other_pins = content.state.pins.keys().filter(is_other).cloned().collect();
+        UnacceptedSnapshots { snapshots, message, other_pins }
+    }
+
+    /// A line for each of the other pins.
+    pub(crate) fn pin_lines(&self) -> impl Iterator<Item = String> {
+        self.other_pins.iter().map(|name| {
+            let (shown, word) = (escape(name.as_bytes()), shell_word(name.as_bytes()));
+            format!("{shown} is pinned, but there is no such snapshot: `unpin {word}` ends the pin")
+        })
     }
 }
 

@@ -123,6 +123,11 @@ impl StoredLease {
         names.is_none_or(|names| names.contains(name))
     }
 
+    /// Whether its processes cannot be seen from here.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.liveness == Liveness::Unknown
+    }
+
     /// What it is good for at `now`.
     pub(crate) fn standing(&self, now: DateTime<Utc>, max_lease: TimeDelta) -> LeaseStanding {
         standing(self.liveness, self.age(now), max_lease)

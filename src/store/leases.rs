@@ -74,6 +74,11 @@ impl Leases {
     pub(crate) fn present(&self) -> impl Iterator<Item = &StoredLease> {
         self.stored.iter().filter(|lease| lease.liveness != Liveness::Dead)
     }
+
+    /// The leases whose processes cannot be seen from here.
+    pub(crate) fn unseen(&self) -> impl Iterator<Item = &StoredLease> {
+        self.stored.iter().filter(|lease| lease.is_unseen())
+    }
 }
 
 /// The leases of a root, under the ledger's lock. The caller may not hold the ledger or the state's
@@ -214,6 +219,23 @@ pub(crate) fn end_of(root: &SnapshotRoot, pid: u32) -> Result<()> {
         .iter()
         .filter(is_its)
         .try_for_each(|file| remove_file(dir.dir(), file).map(drop))
+}
+
+/// Ends the leases whose processes cannot be seen from here, because the administrator says that
+/// those have ended. Returns how many there were.
+pub(crate) fn end_unseen(root: &SnapshotRoot) -> Result<usize> {
+    let locked = LockedLeases::open(root)?;
+    let Some(dir) = &locked.dir else { return Ok(0) };
+    let leases = locked.read()?;
+    for lease in leases.unseen() {
+        log::warn!(
+            "{}: {} counts as ended, though its process cannot be seen from here",
+            root.label(),
+            lease.reader().name
+        );
+        remove_file(dir.dir(), &lease.file)?;
+    }
+    Ok(leases.unseen().count())
 }
 
 fn missing(root: &SnapshotRoot, name: &str) -> Error {

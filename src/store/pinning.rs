@@ -5,12 +5,13 @@ use nix::errno::Errno;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::store::dir::{self, c_name};
-use crate::store::layout::Subdir;
+use crate::store::layout::{STATE_FILE, Subdir};
 use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::store::state_file::exists;
 use crate::system::syscalls::{is_gone, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
@@ -36,10 +37,24 @@ pub(crate) fn pin(root: &SnapshotRoot, zone: &Zone, name: &str, pin: Pin) -> Res
     record_adopted(root, zone, name)
 }
 
+/// Records the visible snapshot `name` if it has no record: `hold` does so for what it holds. Does
+/// nothing if the snapshot has gone.
+///
+/// # Errors
+/// If the record cannot be written.
+pub(crate) fn record_visible(root: &SnapshotRoot, zone: &Zone, name: &str) -> Result<()> {
+    let _guard = DirLock::on_directory(root.private())?;
+    // A record without a state would mean that the state was lost.
+    if !exists(root.private(), STATE_FILE)? || !is_visible(root, name)? {
+        return Ok(());
+    }
+    record_adopted(root, zone, name)
+}
+
 /// Records the visible snapshot `name` as one of another program if it has no record, such as one
 /// that was moved away and back: without a record, nothing would tell that it vanished. The caller
-/// has pinned the snapshot and still holds the state's short lock. So no run retires the snapshot
-/// meanwhile, and the record is never one without a tree.
+/// has seen the snapshot under the state's short lock, and still holds that. So no run retires the
+/// snapshot meanwhile, and the record is never one without a tree.
 fn record_adopted(root: &SnapshotRoot, zone: &Zone, name: &str) -> Result<()> {
     let Some(parsed) = SnapshotName::parse(name.as_bytes(), zone) else { return Ok(()) };
     // On a network file system, a record may be there though it cannot be read yet.
@@ -64,9 +79,19 @@ fn record_adopted(root: &SnapshotRoot, zone: &Zone, name: &str) -> Result<()> {
 /// [`Error::Snapshot`] if it is not pinned, or the large-change guard needs the pin.
 pub(crate) fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
+    check_unpin(root, name)?;
+    State::update_guarded(root.private(), &guard, |state| state.pins.remove(name)).map(drop)
+}
+
+/// Makes sure that [`unpin`] can remove the pin.
+///
+/// # Errors
+/// As [`unpin`].
+pub(crate) fn check_unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
     let state = State::read(root.private())?;
+    let is_pinned = state.pins.contains_key(name);
     let is_guarded = state.anomaly.is_some_and(|anomaly| anomaly.before == name);
-    if is_guarded && state.pins.contains_key(name) {
+    if is_guarded && is_pinned {
         return Err(Error::Snapshot {
             root: root.label(),
             problem: format!(
@@ -76,13 +101,11 @@ pub(crate) fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
             remedy: "look at both, then run `release`, which removes that pin",
         });
     }
-    let (_, pin) = State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
-    let missing = || Error::Snapshot {
+    is_pinned.then_some(()).ok_or_else(|| Error::Snapshot {
         root: root.label(),
         problem: format!("{} is not pinned", escape(name.as_bytes())),
         remedy: "`list` shows the pins",
-    };
-    pin.map(drop).ok_or_else(missing)
+    })
 }
 
 /// Whether `name` is a snapshot's name, and the root has a directory of that name that is not the

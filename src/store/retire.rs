@@ -207,21 +207,8 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<(
 /// [`Error::Snapshot`] if there is none of that name, or a visible snapshot has the name.
 pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
+    check_undelete(root, name)?;
     let expired = root.subdir(Subdir::Expired)?;
-    if !retired(root)?.iter().any(|present| present == name) {
-        return Err(Error::Snapshot {
-            root: root.label(),
-            problem: format!("no retired snapshot {}", escape(name.as_bytes())),
-            remedy: "`list --expired` shows those that can be brought back",
-        });
-    }
-    if stat_entry(root.directory(), &c_name(name)).is_ok() {
-        return Err(Error::Snapshot {
-            root: root.label(),
-            problem: format!("another snapshot {} is visible", escape(name.as_bytes())),
-            remedy: "move that one away first",
-        });
-    }
     // The pin comes first, so that the snapshot is never visible without it.
     let (_, is_new) = State::update_guarded(root.private(), &guard, |state| {
         let is_new = !state.pins.contains_key(name);
@@ -243,6 +230,28 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
         return Err(Error::io_pair("bring back", &from, &to, cause));
     }
     sync_move(root, &expired)
+}
+
+/// Makes sure that [`undelete`] can bring the retired snapshot `name` back.
+///
+/// # Errors
+/// [`Error::Snapshot`] if there is none of that name, or a visible snapshot has the name.
+pub(crate) fn check_undelete(root: &SnapshotRoot, name: &str) -> Result<()> {
+    if !retired(root)?.iter().any(|present| present == name) {
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!("no retired snapshot {}", escape(name.as_bytes())),
+            remedy: "`list --expired` shows those that can be brought back",
+        });
+    }
+    if stat_entry(root.directory(), &c_name(name)).is_ok() {
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!("another snapshot {} is visible", escape(name.as_bytes())),
+            remedy: "move that one away first",
+        });
+    }
+    Ok(())
 }
 
 /// The names of the retired snapshots that are still there, oldest first.

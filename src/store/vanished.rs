@@ -50,7 +50,8 @@ pub(crate) struct RootContent<'a> {
 }
 
 impl RootContent<'_> {
-    fn has(&self, name: &str) -> bool {
+    /// Whether the snapshot is visible or retired.
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.list.items.iter().any(|item| item.name.text == name)
             || self.retired.iter().any(|retired| retired == name)
     }

@@ -67,6 +67,33 @@ fn the_command_gets_the_directory_and_its_status_is_passed_on() {
 }
 
 #[test]
+fn several_snapshots_are_held_at_once() {
+    let module = two();
+    let [one, other] = OLD.map(|name| module.snapshot(name).display().to_string());
+    for named in [&["data", OLD[0], OLD[1]][..], &[OLD[0], OLD[1]], &["data", OLD[0], "newest"]] {
+        let hold = |command: &[&str]| {
+            let words = [&["hold"], named, &["--"], command].concat();
+            module.run(&words).exits(&[0]).stdout()
+        };
+        assert_eq!(hold(&["echo", "-", "{}/etc"]), format!("- {one}/etc {other}/etc\n"));
+        let held = hold(&["sh", "-c", "echo \"$RSYNCD_SNAPSHOT_HELD\""]);
+        assert_eq!(held, format!("{one}\n{other}\n"));
+    }
+    // One that is named twice is held once.
+    let run = module.run(&["hold", "data", OLD[0], OLD[0], "--", "echo", "{}"]).exits(&[0]);
+    assert_eq!(run.stdout(), format!("{one}\n"));
+    let held = ["hold", "data", OLD[0], OLD[1], "--", "sleep", "1000"];
+    let mut held = module.command(&held).stdout(Stdio::null()).spawn().expect("it starts");
+    wait_until("it holds both", || names_in(&module.private("leases")).len() == 2);
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD);
+    held.kill().expect("killed");
+    held.wait().expect("gone");
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD[1..]);
+}
+
+#[test]
 fn the_command_keeps_its_rights() {
     let module = two();
     let status = |command: &mut std::process::Command| {
@@ -107,7 +134,8 @@ fn what_cannot_be_held_is_said_before_the_command_runs() {
         (&["data", "2020-01-09T00-00-00Z"][..], 2, "has no snapshot"),
         (&["data"], 2, "is a module: name one of its snapshots"),
         (&["data", "latest"], 2, "has no snapshot latest"),
-        (&[OLD[0], OLD[1]], 2, "name one snapshot"),
+        (&[OLD[0], "2020-01-09T00-00-00Z"], 2, "no module has a snapshot"),
+        (&[], 2, "NAME"),
         (&["nothing", OLD[0]], 2, "nothing"),
     ] {
         let words: Vec<&str> = ["hold"].iter().chain(named).chain(&touch).copied().collect();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use support::daemon::{Daemon, client};
-use support::module::{Module, ledger};
+use support::module::{Module, ledger, names_in};
 use support::run::{Run, tool};
 use support::time::wait_until;
 use support::{have, root, tree};
@@ -249,6 +249,31 @@ fn a_removed_containers_push_is_ended_by_command() {
     release(4, "1 push counts as ended");
     assert!(!left.exists() && module.is_marked("torn"), "{:?}", module.state());
     release(0, "no push");
+}
+
+#[test]
+fn a_removed_containers_reader_is_ended_by_command() {
+    let Some(module) = contained() else { return };
+    let name = module.snapshots().remove(0);
+    let held = ["hold", "data", &name, "--", "sleep", "1000"];
+    let mut reader = module.command_through(&NAMESPACE, &held);
+    let mut reader = reader.stdout(Stdio::null()).spawn().expect("it starts");
+    let leases = || names_in(&module.private("leases"));
+    wait_until("it holds", || !leases().is_empty());
+    // As long as the file is open, no later namespace gets its number.
+    let namespace = format!("/proc/{}/ns/pid_for_children", reader.id());
+    let _pinned = fs::File::open(namespace).expect("the namespace");
+    kill_namespace(&mut reader);
+    let read = "`hold sleep` (process";
+    elsewhere(&module, &["list", "data"]).exits(&[0]).says(read);
+    let run = elsewhere(&module, &["release", "data"]).exits(&[0]);
+    run.says("1 reader cannot be seen from here: `list` says which, `release --unseen` ends that");
+    let run = elsewhere(&module, &["release", "data", "--unseen"]).exits(&[0, 4]);
+    run.says("1 reader counts as ended");
+    assert!(leases().is_empty(), "{:?}", leases());
+    let list = elsewhere(&module, &["list", "data"]).exits(&[0]);
+    assert!(!list.stdout().contains(read), "{list}");
+    elsewhere(&module, &["release", "data", "--unseen"]).exits(&[0]).says("no such reader");
 }
 
 #[test]

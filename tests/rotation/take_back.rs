@@ -208,6 +208,39 @@ fn purging_leaves_nothing_to_bring_back() {
 }
 
 #[test]
+fn a_purge_says_what_it_freed_as_expire_does() {
+    let module = three();
+    module.write_policy(&with_grace(POLICY, "1d"));
+    fs::write(module.snapshot(OLD[0]).join("alone"), vec![7; 256 << 10]).expect("a file");
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let json = module.json(&["rotate", "data", "--json"]);
+    assert!(json["bytes_freed"].is_null() && json["entries_freed"].is_null(), "{json:#}");
+    let run = module.run(&["rotate", "data", "--purge"]).exits(&[0]);
+    run.says("freed 2").says(" KiB (").says(" bytes), ").says(" files and directories");
+    let json = module.json(&["rotate", "data", "--purge", "--json"]);
+    assert!(json["bytes_freed"].is_null(), "nothing was left to purge: {json:#}");
+    let run = module.run(&["rotate", "data", "--purge"]).exits(&[0]);
+    assert!(!run.stdout().contains("freed"), "{run}");
+}
+
+#[test]
+fn an_undelete_of_several_brings_back_all_or_none() {
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(retired(&module), OLD[..2]);
+    // Another snapshot has the name of the second one meanwhile.
+    fs::create_dir(module.snapshot(OLD[1])).expect("a directory");
+    let run = module.run(&["undelete", "data", OLD[0], OLD[1]]).exits(&[2]);
+    run.says("is visible").says("move that one away first");
+    assert_eq!(retired(&module), OLD[..2]);
+    assert!(!module.snapshot(OLD[0]).exists());
+    assert!(module.state().get("pins").is_none(), "{:?}", module.state());
+    fs::remove_dir(module.snapshot(OLD[1])).expect("moved away");
+    module.run(&["undelete", "data", OLD[0], OLD[1]]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD);
+}
+
+#[test]
 fn what_cannot_be_moved_to_be_removed_stays_retired_and_is_told_of() {
     if !have(&["strace"]) {
         return;

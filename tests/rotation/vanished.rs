@@ -93,14 +93,17 @@ fn assert_quiet(module: &Module) {
 }
 
 #[test]
-fn what_came_back_and_was_pinned_is_missed_when_it_goes_again() {
-    for how in ["moved", "removed"] {
+fn what_came_back_and_was_pinned_or_held_is_missed_when_it_goes_again() {
+    let (pin, hold) = (&["--reason", "keep"][..], &["--", "true"][..]);
+    for (command, options, how) in
+        [("pin", pin, "moved"), ("pin", pin, "removed"), ("hold", hold, "moved")]
+    {
         let (module, names) = history();
         let (here, there) = (module.snapshot(&names[1]), module.directory.join("out"));
         fs::rename(&here, &there).expect("moved");
         module.run(&["release", NAME, "--vanished"]).exits(&[0]).says(&names[1]);
         fs::rename(&there, &here).expect("moved back");
-        module.run(&["pin", NAME, &names[1], "--reason", "keep"]).exits(&[0]);
+        module.run(&[&[command, NAME, &names[1]], options].concat()).exits(&[0]);
         assert_quiet(&module);
         match how {
             "moved" => fs::rename(&here, &there).expect("moved"),
@@ -332,6 +335,23 @@ fn the_pin_of_a_vanished_snapshot_stays_and_is_told() {
     module.run(&["unpin", NAME, &names[0]]).exits(&[0]);
     let check = module.run(&["check", NAME]).exits(&[1]).says(GONE);
     assert!(!check.stdout().contains("the pin of"), "{check}");
+}
+
+#[test]
+fn a_pin_whose_snapshot_is_accepted_as_gone_is_listed() {
+    let (module, names) = history();
+    module.run(&["pin", NAME, &names[0]]).exits(&[0]);
+    remove(&module, &names[0]);
+    module.run(&["release", NAME, "--vanished"]).exits(&[0]).says("the pin of");
+    let line = format!("{} is pinned, but there is no such snapshot: ", names[0]);
+    module.run(&["list", NAME]).exits(&[0]).says(&line);
+    assert_eq!(module.json(&["list", NAME, "--json"])["pins_without_snapshot"][0], *names[0]);
+    let unpin = format!("`rsyncd-snapshot unpin data {} --config", names[0]);
+    module.run(&["check", NAME, "-v"]).exits(&[0]).says(&line).says(&unpin);
+    module.run(&["unpin", NAME, &names[0]]).exits(&[0]);
+    let quiet = module.run(&["list", NAME]).exits(&[0]);
+    assert!(!quiet.stdout().contains("no such snapshot"), "{quiet}");
+    assert!(!module.run(&["check", NAME]).exits(&[0]).stdout().contains("no such snapshot"));
 }
 
 #[test]
