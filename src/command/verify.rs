@@ -129,13 +129,14 @@ impl RepairView {
     }
 }
 
-/// A snapshot from which another program removed entries, or to which it added some.
+/// A snapshot in which another program removed, added or exchanged entries.
 #[derive(Serialize)]
 struct LackingView {
     snapshot: String,
     entries: u64,
     lacks: u64,
     added: u64,
+    changed_directories: Vec<String>,
     first: Vec<String>,
     #[serde(skip)]
     text: String,
@@ -227,12 +228,12 @@ impl VerifyView {
             0 => match self.damaged_snapshots {
                 0 => "none altered".to_string(),
                 count => {
-                    let has_lost = self.lacking.iter().any(|one| one.lacks > 0);
-                    let has_gained = self.lacking.iter().any(|one| one.added > 0);
-                    let what = match (has_lost, has_gained) {
-                        (true, true) => "are missing in or were added to",
-                        (false, true) => "were added to",
-                        _ => "are missing in",
+                    let all = |is_one: fn(&LackingView) -> bool| self.lacking.iter().all(is_one);
+                    let what = match () {
+                        () if all(|one| one.lacks > 0) => "are missing in",
+                        () if all(|one| one.added > 0) => "were added to",
+                        () if all(|one| one.lacks + one.added == 0) => "were exchanged in",
+                        () => "are missing in or were added to",
                     };
                     format!("none altered, but entries {what} {}", counted(count, "snapshot"))
                 }
@@ -293,6 +294,7 @@ impl LackingView {
             entries: lacking.recorded,
             lacks: lacking.lacks,
             added: lacking.added,
+            changed_directories: lacking.changed_first.iter().map(|path| escape(path)).collect(),
             text: lacking.text(),
             first: lacking.first.iter().map(|path| escape(path)).collect(),
         }

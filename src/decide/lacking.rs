@@ -1,11 +1,13 @@
 //! Whether a snapshot lacks entries: another program removed some of them, as an `rm -r` does that
 //! is broken off or names a directory in a snapshot. Or it has more: another program added some.
 //!
-//! The record of a snapshot has the number of its entries. As many added ones as removed ones are
-//! not noticed. Links that were removed move the change
-//! times of files that other snapshots share, which otherwise shows a write in place. So a change
-//! time is no sign of a write if a snapshot that lacks entries may have held the file, has it under
-//! fewer names than another tree, and was last changed no earlier.
+//! The record of a snapshot has the number of its entries. Where as many were added as were
+//! removed, or some were renamed, the times of the directory that they are in show it.
+//!
+//! Links that were removed move the change times of files that other snapshots share, which
+//! otherwise shows a write in place. So a change time is no sign of a write if a snapshot that
+//! lacks entries may have held the file, has it under fewer names than another tree, and was last
+//! changed no earlier.
 
 use crate::decide::damage::NameSum;
 
@@ -37,6 +39,49 @@ pub fn added(recorded: Option<u64>, found: TreeCount, is_covered: bool) -> Optio
     (added > 0 && found.unreadable == 0 && !is_covered).then_some(added)
 }
 
+/// What is known of the times of a snapshot's directory, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectoryTimes {
+    /// Its change time when the snapshot was made.
+    pub made_ns: i64,
+    /// Its change time now.
+    pub change_ns: i64,
+    /// Its modification time when the snapshot was made, which is that of the module's directory;
+    /// none if that is not known.
+    pub copied_mtime_ns: Option<i64>,
+    /// Its modification time now.
+    pub mtime_ns: i64,
+}
+
+/// What the times of a snapshot's directory say of its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntriesByTime {
+    /// They are as they were when the snapshot was made.
+    Unchanged,
+    /// Some were added, removed, renamed or replaced.
+    Changed,
+    /// The directory was renamed or got other attributes; or a program that changed its entries has
+    /// set the modification time back, as `rsync --times` does.
+    Unclear,
+}
+
+impl DirectoryTimes {
+    /// What they say of the directory's entries. The kernel sets both times if an entry changes,
+    /// and only the change time if the directory itself is renamed or gets other attributes. No
+    /// program can set the change time.
+    pub fn entries(&self) -> EntriesByTime {
+        let is_modified = match self.copied_mtime_ns {
+            Some(copied) => self.mtime_ns != copied,
+            None => self.mtime_ns > self.made_ns,
+        };
+        match (self.change_ns == self.made_ns, is_modified) {
+            (true, _) => EntriesByTime::Unchanged,
+            (false, true) => EntriesByTime::Changed,
+            (false, false) => EntriesByTime::Unclear,
+        }
+    }
+}
+
 /// The links that a snapshot has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostLinks {
@@ -44,6 +89,9 @@ pub struct LostLinks {
     pub began_ns: i64,
     /// When a directory of it last changed.
     pub last_change_ns: i64,
+    /// Whether it has entries, too, that it did not have when it was taken: files may have got
+    /// other names there.
+    pub has_others: bool,
 }
 
 impl LostLinks {
@@ -57,9 +105,11 @@ impl LostLinks {
         here: NameSum,
         others: [NameSum; 3],
     ) -> bool {
+        let was_renamed =
+            |other: NameSum| self.has_others && other != NameSum::default() && other != here;
         (self.began_ns..=self.last_change_ns).contains(&at_ns)
             && linked_ns.is_none_or(|linked| linked <= self.began_ns)
-            && others.iter().any(|other| here.is_fewer_than(*other))
+            && others.iter().any(|other| here.is_fewer_than(*other) || was_renamed(*other))
     }
 }
 
@@ -94,8 +144,26 @@ mod tests {
     }
 
     #[test]
+    fn the_times_of_a_directory_tell_whether_its_entries_changed() {
+        use EntriesByTime::{Changed, Unchanged, Unclear};
+        for (change_ns, copied_mtime_ns, mtime_ns, expected, what) in [
+            (50, Some(20), 20, Unchanged, "as it was"),
+            (50, Some(90), 90, Unchanged, "the client set a time in the future"),
+            (70, Some(20), 70, Changed, "an entry was added"),
+            (40, Some(20), 40, Changed, "an entry was added after the clock was set back"),
+            (70, Some(20), 20, Unclear, "it was renamed, or got another mode"),
+            (50, None, 20, Unchanged, "as it was, and the module's directory had just changed"),
+            (70, None, 70, Changed, "an entry was added there"),
+            (70, None, 20, Unclear, "it was renamed there"),
+        ] {
+            let times = DirectoryTimes { made_ns: 50, change_ns, copied_mtime_ns, mtime_ns };
+            assert_eq!(times.entries(), expected, "{what}");
+        }
+    }
+
+    #[test]
     fn only_a_link_that_the_snapshot_may_have_had_is_lost() {
-        let lost = LostLinks { began_ns: 10, last_change_ns: 20 };
+        let lost = LostLinks { began_ns: 10, last_change_ns: 20, has_others: false };
         let (mut one, none) = (NameSum::default(), NameSum::default());
         one.add(7);
         for (at, linked, names, expected) in [
@@ -111,5 +179,17 @@ mod tests {
             let found = lost.explain(at, linked, names.0, names.1);
             assert_eq!(found, expected, "{at} {linked:?} {names:?}");
         }
+        let renamed = LostLinks { has_others: true, ..lost };
+        let mut other = NameSum::default();
+        other.add(8);
+        for (here, others, expected) in [
+            (other, [one, one, none], true),
+            (none, [one, one, none], true),
+            (one, [one, one, none], false),
+            (one, [none, none, none], false),
+        ] {
+            assert_eq!(renamed.explain(15, Some(10), here, others), expected, "{here:?}");
+        }
+        assert!(!lost.explain(15, Some(10), other, [one, one, none]));
     }
 }

@@ -17,6 +17,8 @@ use std::collections::HashSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::clock_tick::STAMP_LAG_NS;
+use crate::decide::lacking::LostLinks;
 use crate::tell::escape::escape;
 
 /// What the record of a snapshot says whose tree is not there.
@@ -68,6 +70,27 @@ pub struct VanishedSnapshot {
     /// The administrator has accepted that it is gone, or it came back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
+    /// Only some of its entries were removed, before this program removed the rest. Such an entry
+    /// is always accepted: it only explains change times.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partly: bool,
+}
+
+impl VanishedSnapshot {
+    /// The entry for a snapshot that lost entries between two times, nanoseconds since 1970.
+    pub fn partly(name: &str, lost: LostLinks, now: DateTime<Utc>) -> Self {
+        let began = DateTime::from_timestamp_nanos(lost.began_ns);
+        VanishedSnapshot {
+            name: name.to_string(),
+            taken: began,
+            last_seen: began,
+            // The time of a file lies up to a tick after that of the directory.
+            gone_by: DateTime::from_timestamp_nanos(lost.last_change_ns + STAMP_LAG_NS),
+            noticed: now,
+            accepted: true,
+            partly: true,
+        }
+    }
 }
 
 /// A run looks for snapshots some time before the moment that it notes as its beginning.
@@ -79,6 +102,7 @@ pub struct RemovedLinks {
     from_ns: i64,
     to_ns: i64,
     held_until_ns: i64,
+    is_whole: bool,
 }
 
 impl RemovedLinks {
@@ -87,7 +111,17 @@ impl RemovedLinks {
         let ns = |time: DateTime<Utc>| time.timestamp_nanos_opt().unwrap_or(i64::MAX);
         let (seen, gone) = (ns(snapshot.last_seen - LOOK_BEFORE_RUN), ns(snapshot.gone_by));
         // If the clock was set back in between, the order cannot be told.
-        RemovedLinks { from_ns: seen.min(gone), to_ns: seen.max(gone), held_until_ns }
+        RemovedLinks {
+            from_ns: seen.min(gone),
+            to_ns: seen.max(gone),
+            held_until_ns,
+            is_whole: !snapshot.partly,
+        }
+    }
+
+    /// Whether these are all links of the snapshot.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Whether the snapshot may have held the file that a run first linked at `linked_ns`; `None`
@@ -168,6 +202,7 @@ mod tests {
             gone_by: at(900),
             noticed: at(1_000),
             accepted: false,
+            partly: false,
         }
     }
 

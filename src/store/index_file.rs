@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write};
 
 use crate::engine::index::draft::IndexDraft;
 use crate::engine::index::reader::DirectoryIndex;
-use crate::store::dir;
+use crate::store::dir::{self, Dir};
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
@@ -18,8 +18,12 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// Opens the index of the snapshot `name`.
 pub(crate) fn open(root: &SnapshotRoot, name: &str) -> Option<DirectoryIndex> {
-    let dir = root.subdir(Subdir::Index).ok()?;
-    let file = dir::open_to_read(dir.dir(), name).ok()??;
+    open_in(root.subdir(Subdir::Index).ok()?.dir(), name)
+}
+
+/// [`open`] in the directory of the indexes.
+pub(crate) fn open_in(dir: Dir, name: &str) -> Option<DirectoryIndex> {
+    let file = dir::open_to_read(dir, name).ok()??;
     DirectoryIndex::open(file, name)
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod ledger_entry;
 pub(crate) mod leftovers;
 pub(crate) mod link_trial;
 pub(crate) mod lock;
+pub(crate) mod lost_links;
 pub(crate) mod memory;
 mod memory_name;
 pub(crate) mod module_directory;

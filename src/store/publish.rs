@@ -33,6 +33,7 @@ use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;
 use crate::store::leases::LockedLeases;
 use crate::store::leftovers::{STAGED_IN_ROOT_PREFIX, forget};
+use crate::store::lost_links;
 use crate::store::record::{CopyRecord, Record, SnapshotCost};
 use crate::store::root::SnapshotRoot;
 use crate::store::vanished;
@@ -167,6 +168,7 @@ impl StagedSnapshot {
         if let Some(retired) = recycle {
             match recycle_into(root, &dir, retired, knowledge) {
                 Ok((cloned, index)) => {
+                    lost_links::note(root, retired, cloned.last_other_change_ns);
                     let name = c_name(retired);
                     return Ok(StagedSnapshot {
                         name,

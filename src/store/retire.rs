@@ -35,6 +35,7 @@ use crate::store::layout::Subdir;
 use crate::store::leases::{LeaseTerms, Leases, LockedLeases};
 use crate::store::leftovers::forget;
 use crate::store::lock::DirLock;
+use crate::store::lost_links;
 use crate::store::pin::Pin;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -365,6 +366,7 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
         removed.errors.push(error);
         return Ok(removed);
     }
+    lost_links::note_before_removal(root, staging.dir(), &moved);
     let mut trees = Vec::new();
     for name in moved {
         match forget(root, name) {

@@ -3,7 +3,8 @@
 //! The run that first finds a snapshot missing writes its name here, durably, and only then removes
 //! its record. So a run that is killed in between leaves the record, and the next run finds it once
 //! more. An entry stays after the administrator has accepted it, because it goes on explaining
-//! change times in older snapshots; it goes when there are none.
+//! change times in older snapshots; it goes when there are none. For the same reason, `verify`
+//! notes snapshots that have lost some of their entries: this program may remove the rest.
 //!
 //! This program's own removals are never taken for a snapshot that vanished. A removed snapshot
 //! passes from the root to `expired/` and from there, under its name, to `staging/`. There its
@@ -125,6 +126,25 @@ pub(crate) fn accept(root: &SnapshotRoot) -> Result<()> {
     write(root.private(), entries)
 }
 
+/// Notes snapshots of which another program has removed some entries, so that this explains change
+/// times in other snapshots when they are gone, too. The caller holds the root's lock.
+pub(crate) fn note_partly(root: &SnapshotRoot, partly: &[VanishedSnapshot]) -> Result<()> {
+    if partly.is_empty() {
+        return Ok(());
+    }
+    let before = noted(root.private())?;
+    let mut entries = before.clone();
+    for one in partly {
+        let is_of_it = |entry: &VanishedSnapshot| entry.partly && entry.name == one.name;
+        if entries.iter().any(|entry| is_of_it(entry) && entry.gone_by >= one.gone_by) {
+            continue;
+        }
+        entries.retain(|entry| !is_of_it(entry));
+        entries.push(one.clone());
+    }
+    if entries == before { Ok(()) } else { write(root.private(), entries) }
+}
+
 fn write(private: Dir, snapshots: Vec<VanishedSnapshot>) -> Result<()> {
     let file = VanishedFile { format: FORMAT, snapshots };
     dir::write_drafted(private, VANISHED_FILE, &to_toml(&file, private)?)
@@ -186,6 +206,7 @@ fn missed(content: RootContent, now: DateTime<Utc>) -> Result<Vec<VanishedSnapsh
                 gone_by,
                 noticed: now,
                 accepted: false,
+                partly: false,
             });
         }
     }

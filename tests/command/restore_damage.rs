@@ -5,14 +5,15 @@ use crate::support;
 
 use std::fs::{self, FileTimes};
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use support::module::{Module, NAME};
-use support::run::Run;
-use support::tree;
+use support::run::{Run, tool};
+use support::{may_recycle, tree};
 
 /// Long enough for the kernel's clock to move on.
 const TICK: Duration = Duration::from_millis(50);
@@ -213,6 +214,178 @@ fn a_write_to_what_only_older_snapshots_have_is_seen() {
         restore(&module, &names[number], &["n"]).exits(&[1]).says("n was altered in");
         restore(&module, &names[number], &["a"]).exits(&[0]);
     }
+}
+
+#[test]
+fn a_damaged_snapshot_that_is_removed_accuses_no_other() {
+    let ways = ["--now", "retired", "purged", "never verified", "recycled"];
+    for (number, how) in [(0, ways[0])].into_iter().chain(ways.map(|how| (1, how))) {
+        if how == "recycled" && !may_recycle() {
+            continue;
+        }
+        let (module, names) = history();
+        module.write_policy("[defaults]\ngrace = \"0s\"\n");
+        let name = &names[number];
+        fs::remove_dir_all(module.snapshot(name).join("sub")).expect("removed");
+        fs::remove_file(module.snapshot(name).join("a")).expect("removed");
+        sleep(TICK);
+        // What the module no longer has is linked by no later run.
+        fs::remove_file(module.latest.join("sub/c")).expect("removed");
+        sleep(TICK);
+        let expire = ["expire", "--below-min-keep", NAME, name];
+        match how {
+            "--now" => {
+                module.run(&["verify", NAME]).exits(&[1]).says("lacks 4 of 6 entries");
+                module.run(&[&expire[..], &["--now"]].concat()).exits(&[0, 4]);
+            }
+            "retired" => {
+                module.run(&expire).exits(&[0, 4]);
+                assert_eq!(verify(&module).1["altered_files"], 0);
+                module.run(&["expire", "--now", NAME, name]).exits(&[0, 4]);
+            }
+            "never verified" => {
+                module.run(&[&expire[..], &["--now"]].concat()).exits(&[0, 4]);
+            }
+            "recycled" => {
+                module.run(&expire).exits(&[0, 4]);
+                let next = module.expect_snapshot();
+                assert_eq!(module.record(&next)["work"]["recycled"].as_str(), Some(name.as_str()));
+            }
+            _ => {
+                module.run(&["verify", NAME]).exits(&[1]);
+                module.run(&expire).exits(&[0, 4]);
+                module.run(&["rotate", "--purge", NAME]).exits(&[0, 4]);
+            }
+        }
+        for _ in 0..2 {
+            let (status, json) = verify(&module);
+            assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{how}: {json:#}");
+        }
+        module.run(&["check", NAME]).exits(&[0]);
+        let run = module.run(&["release", "--damage", NAME]).exits(&[0]);
+        assert!(!run.stdout().contains("accepted as found"), "{run}");
+        assert_eq!(verify(&module).0, 0, "{how}");
+        // What is written since is told all the same.
+        let left = &names[(number + 1) % 3];
+        sleep(TICK);
+        fs::write(module.snapshot(left).join("b"), "other content").expect("written");
+        sleep(TICK);
+        assert_eq!(verify(&module).1["altered"][0]["path"], "b", "{how}");
+    }
+}
+
+#[test]
+fn as_many_added_as_removed_entries_are_told() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change, &str); 5] = [
+        (
+            "exchanged",
+            |sub| {
+                fs::remove_file(sub.join("c")).expect("removed");
+                tree::write(&sub.join("e"), "new");
+            },
+            "sub",
+        ),
+        ("renamed", |sub| fs::rename(sub.join("c"), sub.join("e")).expect("renamed"), "sub"),
+        (
+            "replaced",
+            |sub| {
+                tree::write(&sub.join("new"), "new");
+                fs::rename(sub.join("new"), sub.join("c")).expect("renamed");
+            },
+            "sub",
+        ),
+        (
+            "moved away and made again",
+            |sub| {
+                fs::rename(sub, sub.with_extension("old")).expect("renamed");
+                fs::create_dir(sub).expect("made");
+                fs::remove_dir_all(sub.with_extension("old")).expect("removed");
+                fs::create_dir(sub.join("c")).expect("made");
+                fs::create_dir(sub.join("d")).expect("made");
+            },
+            "its own directory, sub",
+        ),
+        (
+            "moved with its time set back",
+            |sub| {
+                let time = fs::metadata(sub).expect("it").modified().expect("a time");
+                fs::rename(sub.join("c"), sub.with_file_name("c")).expect("renamed");
+                let directory = fs::File::open(sub).expect("it");
+                directory.set_modified(time).expect("a time");
+            },
+            "its own directory, sub",
+        ),
+    ];
+    for (what, change, told) in changes {
+        // Of which snapshot it is, does not matter to the other ways.
+        let numbers = if what == "exchanged" { 0..3 } else { 1..2 };
+        for number in numbers {
+            let (module, names) = history();
+            let name = &names[number];
+            change(&module.snapshot(name).join("sub"));
+            sleep(TICK);
+            let words = format!("{name} has other entries than when it was taken, in {told}");
+            // A restore tells it before any verification.
+            restore(&module, name, &[]).exits(&[1]).says(&words);
+            restore(&module, name, &["-n"]).exits(&[1]).says(&words);
+            let of_sub = format!("{name} has other entries than when it was taken, in sub: ");
+            restore(&module, name, &["sub"]).exits(&[1]).says(&of_sub);
+            restore(&module, name, &["b"]).exits(&[0]);
+            let other = &names[(number + 1) % 3];
+            restore(&module, other, &[]).exits(&[0]);
+
+            let (status, json) = verify(&module);
+            assert_eq!((status, &json["altered_files"]), (1, &0.into()), "{what}: {json:#}");
+            assert_eq!(json["lacking"][0]["snapshot"], **name, "{what}: {json:#}");
+            assert_eq!(json["lacking"].as_array().expect("a list").len(), 1, "{what}: {json:#}");
+            let run = module.run(&["verify", NAME]).exits(&[1]).says(&words);
+            run.says("none altered, but entries were exchanged in 1 snapshot");
+            module.run(&["check", NAME]).exits(&[2]).says(&words).says("--damage");
+            let run = module.run(&["release", "--damage", NAME]).exits(&[0]);
+            run.says(&format!("accepted that {words}"));
+            assert_eq!(verify(&module).0, 0, "{what}");
+            module.run(&["check", NAME]).exits(&[0]);
+            restore(&module, name, &[]).exits(&[0]);
+            tree::write(&module.latest.join("n"), "more");
+            let next = module.expect_snapshot();
+            module.assert_equals_module(&next);
+            assert_eq!(verify(&module).0, 0, "{what}");
+        }
+    }
+}
+
+#[test]
+fn other_attributes_of_a_directory_are_no_other_entries() {
+    let (module, names) = history();
+    for name in &names {
+        let sub = module.snapshot(name).join("sub");
+        fs::set_permissions(&sub, fs::Permissions::from_mode(0o700)).expect("a mode");
+        fs::set_permissions(module.snapshot(name), fs::Permissions::from_mode(0o711)).expect("it");
+    }
+    // Retired and brought back.
+    module.run(&["expire", "--below-min-keep", NAME, &names[0]]).exits(&[0]);
+    module.run(&["undelete", NAME, &names[0]]).exits(&[0]);
+    assert_eq!(verify(&module).0, 0);
+    restore(&module, &names[1], &[]).exits(&[0]);
+    // A copy on another disk has other directories than the index tells of.
+    let copy = module.directory.join("copy");
+    Run::of(tool("cp").arg("-a").arg(module.snapshot(&names[2])).arg(&copy)).exits(&[0]);
+    fs::remove_dir_all(module.snapshot(&names[2])).expect("removed");
+    fs::rename(&copy, module.snapshot(&names[2])).expect("renamed");
+    let json = verify(&module).1;
+    assert_eq!(json["lacking"].as_array().expect("a list").len(), 0, "{json:#}");
+}
+
+#[test]
+fn a_directory_is_compared_with_what_was_recorded_before_any_verification() {
+    let (module, names) = history();
+    fs::remove_file(module.snapshot(&names[1]).join("sub/c")).expect("removed");
+    let words = format!("{} has other entries than when it was taken, in sub", names[1]);
+    restore(&module, &names[1], &["sub"]).exits(&[1]).says(&words).says("compare it with another");
+    restore(&module, &names[1], &["sub", "-n"]).exits(&[1]).says(&words);
+    restore(&module, &names[1], &["a", "sub/d"]).exits(&[0]);
+    restore(&module, &names[0], &["sub"]).exits(&[0]);
 }
 
 #[test]

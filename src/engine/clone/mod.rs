@@ -37,6 +37,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
+use crate::decide::lacking::EntriesByTime;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::{Inode, Recording};
 use crate::engine::children::PendingChildren;
@@ -48,7 +49,7 @@ use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::index::block::RecordPosition;
 use crate::engine::index::draft::{IndexDraft, IndexPart, PartId};
 use crate::engine::index::reader::{DirectoryIndex, IndexReader};
-use crate::engine::index::{IndexRecord, now_ns};
+use crate::engine::index::{IndexRecord, Stamp, now_ns};
 use crate::engine::listing::Listing;
 use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
@@ -83,6 +84,9 @@ pub struct CloneOutcome {
     pub temporaries: Temporaries,
     /// Entries that disappeared or kept changing their type while they were read.
     pub vanished: u64,
+    /// When another program last changed the entries of a directory of the recycled snapshot, as
+    /// far as the clone has met it, nanoseconds since 1970.
+    pub last_other_change_ns: Option<i64>,
 }
 
 impl CloneOutcome {
@@ -104,6 +108,7 @@ impl CloneOutcome {
         self.attributes_lost += other.attributes_lost;
         self.temporaries.add(other.temporaries);
         self.vanished += other.vanished;
+        self.last_other_change_ns = self.last_other_change_ns.max(other.last_other_change_ns);
     }
 
     /// Adds the size of a file that has just been linked or copied, if it is new.
@@ -262,6 +267,9 @@ fn clone_part(job: CloneJob, shared: &CloneShared, pool: &Pool<CloneJob>) -> Res
             let now = now_ns();
             let stat = clone.live.directory().and_then(fstat);
             let stat = stat.map_err(|cause| clone.live.error("inspect", None, cause))?;
+            if let Ok(own) = clone.staged.directory().and_then(fstat) {
+                clone.note_other_change(job.directory, &own);
+            }
             clone.fill_directory(c"", &stat, now, job.directory)?;
         }
     }
@@ -294,6 +302,18 @@ struct TreeCloner<'a, 's> {
 }
 
 impl TreeCloner<'_, '_> {
+    /// Notes it if another program has changed the entries of a directory of the recycled snapshot,
+    /// whose state is `own`.
+    pub(crate) fn note_other_change(&mut self, directory: DirectoryToClone, own: &FileStat) {
+        let place = self.retired.as_ref().zip(directory.retired);
+        let record = place.and_then(|(index, at)| index.record(at));
+        let own = Stamp::of(own);
+        if record.is_some_and(|record| record.entries_by_time(own) == EntriesByTime::Changed) {
+            let last = &mut self.cloned.last_other_change_ns;
+            *last = (*last).max(Some(own.ctime_ns));
+        }
+    }
+
     /// The failure to link or copy the live entry `name` to the current staged directory.
     fn pair_error(&self, operation: &'static str, name: &CStr, cause: Errno) -> Error {
         let from = self.live.path(Some(name));

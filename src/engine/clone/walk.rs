@@ -88,7 +88,7 @@ impl TreeCloner<'_, '_> {
             Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
         };
         match self.staged.enter(name) {
-            Ok(_) => {}
+            Ok(own) => self.note_other_change(directory, &own),
             // The live entry became a directory after its parent was read the first time.
             Err(cause) if is_gone(cause) => {
                 self.live.leave();

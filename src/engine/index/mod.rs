@@ -24,6 +24,7 @@
 //! unknown, and are compared.
 
 pub(crate) mod block;
+pub(crate) mod changed_entries;
 pub(crate) mod draft;
 pub(crate) mod reader;
 mod writer;
@@ -37,6 +38,7 @@ use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use crate::decide::clock_tick::SETTLED_AFTER_NS;
+use crate::decide::lacking::{DirectoryTimes, EntriesByTime};
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
@@ -163,6 +165,21 @@ impl IndexRecord {
             Err(_) => (u32::MAX, Stamp::NEVER),
         };
         IndexRecord { entries, live, own: SnapshotStamp::UNKNOWN }
+    }
+
+    /// What the snapshot's directory, whose state is `own` now, tells of its entries. Another
+    /// directory tells nothing.
+    pub(crate) fn entries_by_time(&self, own: Stamp) -> EntriesByTime {
+        if own.inode != self.own.inode {
+            return EntriesByTime::Unclear;
+        }
+        let times = DirectoryTimes {
+            made_ns: self.own.ctime_ns,
+            change_ns: own.ctime_ns,
+            copied_mtime_ns: (self.live != Stamp::NEVER).then_some(self.live.mtime_ns),
+            mtime_ns: own.mtime_ns,
+        };
+        times.entries()
     }
 }
 

@@ -175,6 +175,12 @@ impl IndexChildren<'_> {
         (name == self.name()).then_some(self.at)
     }
 
+    /// Whether the subdirectories up to here could be read, so that one that was not found is not in
+    /// the index.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_damaged
+    }
+
     /// Goes to the next subdirectory; false if there is none, or it is damaged.
     fn go_on(&mut self) -> bool {
         let at = std::mem::take(&mut self.next);

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use crate::decide::vanished::VanishedSnapshot;
 use crate::module::target::Target;
 use crate::run::order::under_lock;
 use crate::run::session::Session;
@@ -44,6 +45,10 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     under_lock(session, || {
         // The command tells it of the verification.
         vanished::read_and_note(session)?;
+        let partly = verified.lost_links.iter();
+        let partly: Vec<VanishedSnapshot> =
+            partly.map(|(name, lost)| VanishedSnapshot::partly(name, *lost, clock.now())).collect();
+        store::vanished::note_partly(&root, &partly)?;
         refresh::refresh(target, &root, &stale, &HashSet::new())
     })?;
     Ok(verified)
@@ -66,18 +71,21 @@ pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     Ok(verified)
 }
 
-/// Records how many entries the snapshots have that lack some, or have more.
+/// Records how many entries the snapshots have that lack some, or have more. Their indexes go, which
+/// tell of the directories as they were.
 fn accept_lacking(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
     if verified.lacking.is_empty() {
         return Ok(());
     }
-    let records = root.subdir(Subdir::Records)?;
+    let (records, indexes) = (root.subdir(Subdir::Records)?, root.subdir(Subdir::Index)?);
     for LackingSnapshot { name, recorded, lacks, added, .. } in &verified.lacking {
         if let Some(record) = Record::read(records.dir(), name)? {
             let entries = recorded.saturating_sub(*lacks) + added;
             Record { entries, ..record }.write_before_sync(records.dir(), name)?;
         }
+        dir::remove_file(indexes.dir(), name)?;
     }
+    dir::sync(indexes.dir())?;
     dir::sync(records.dir())
 }
 

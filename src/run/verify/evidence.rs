@@ -80,6 +80,9 @@ impl<'a> Evidence<'a> {
         let content = RootContent { root, state: &state, list: &list, retired: &retired };
         let gone = vanished::look(content, now)?;
         evidence.vanished = UnacceptedSnapshots::of(content, &gone);
+        // What is left of a snapshot shows itself which links it has lost.
+        let is_gone = |one: &VanishedSnapshot| !one.partly || !content.has(&one.name);
+        let gone: Vec<VanishedSnapshot> = gone.into_iter().filter(is_gone).collect();
         for item in list.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             let entries = item.record.as_ref().and_then(Record::exact_entries);

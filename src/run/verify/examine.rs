@@ -38,6 +38,7 @@ pub(crate) fn examine(
         has_windows: windows.are_known(),
         lacking: lacking::described(&evidence, &lacking),
         explained_inodes: touches.explained,
+        lost_links: touches.lost,
         vanished: std::mem::take(&mut evidence.vanished),
         ..Verified::default()
     };

@@ -5,11 +5,13 @@ use std::path::Path;
 use crate::decide::damage::{InodeChange, applicable, changes};
 use crate::decide::restore_paths::RestorePath;
 use crate::engine::baseline::inspect_entry;
+use crate::engine::index::changed_entries::changed_entries;
 use crate::engine::inodes::{InodeName, walk_at};
 use crate::run::restore_source::{SnapshotSource, name_of};
-use crate::run::verify::verified::{AlteredPath, Verified};
+use crate::run::verify::verified::{AlteredPath, Verified, other_entries_text};
 use crate::store::damage_file::{DamageList, DamagedFile, DifferingEntries};
 use crate::store::dir::OwnedDir;
+use crate::store::index_file;
 use crate::store::inode_log::reader::InodeLog;
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::record::Record;
@@ -77,6 +79,7 @@ pub(crate) fn of_restore(
         true => of_whole(&private, &source.name, entries),
         false => of_directory(source, &known.entries, paths),
     };
+    let differs = differs.or_else(|| other_entries(source, &private, paths));
     differs.map(Error::EntriesDiffer).into_iter().for_each(note);
 }
 
@@ -177,6 +180,33 @@ fn of_whole(private: &OwnedDir, snapshot: &str, entries: Option<u64>) -> Option<
              snapshot"
         )),
     }
+}
+
+/// Which directories at or below the `paths` have other entries than the index of the snapshot says.
+fn other_entries(
+    source: &SnapshotSource,
+    private: &OwnedDir,
+    paths: &[RestorePath],
+) -> Option<String> {
+    let subdir = |subdir: Subdir| OwnedDir::open(&private.path.join(subdir.name())).ok();
+    let index = index_file::open_in(subdir(Subdir::Index)?.dir(), &source.name)?;
+    let record = subdir(Subdir::Records)
+        .and_then(|records| Record::read(records.dir(), &source.name).ok().flatten());
+    let counts = record.is_some_and(|record| record.exact_entries().is_some());
+    let (mut directories, mut first) = (0, Vec::new());
+    for path in paths {
+        let names = path.names.iter().map(|name| name_of(name)).collect::<Result<Vec<_>>>().ok()?;
+        let found = changed_entries(source.start().ok()?, &names, &index, counts);
+        directories += found.directories;
+        first.extend(found.first);
+    }
+    // One that was retired meanwhile may have become another snapshot.
+    (directories > 0 && source.is_still_there()).then(|| {
+        format!(
+            "{}; compare it with another snapshot by `diff`",
+            other_entries_text(&source.name, directories, &first)
+        )
+    })
 }
 
 /// What is known of the entries of a snapshot of which one of the `paths` is a directory.

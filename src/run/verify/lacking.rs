@@ -1,5 +1,6 @@
-//! Finds snapshots that [lack entries](crate::decide::lacking) or have more than recorded, and
-//! which files these are, as far as later trees and the inode log show them. It only reads.
+//! Finds snapshots that [lack entries](crate::decide::lacking), or have more or others than
+//! recorded, and which files these are, as far as later trees and the inode log show them. It only
+//! reads.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -8,11 +9,15 @@ use std::path::Path;
 
 use crate::decide::lacking::{LostLinks, TreeCount, added, lacked};
 use crate::engine::baseline::inspect_entry;
+use crate::engine::descent::DescentStart;
+use crate::engine::index::changed_entries::{ChangedEntries, changed_entries};
 use crate::engine::inodes::{InodeName, walk};
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence};
 use crate::run::verify::verified::LackingSnapshot;
 use crate::store::dir::Dir;
+use crate::store::index_file;
 use crate::system::mounts::Mounts;
+use crate::system::syscalls::open_directory;
 
 /// How many of the files that a snapshot lacks are named.
 const MAX_NAMED: usize = 10;
@@ -20,7 +25,7 @@ const MAX_NAMED: usize = 10;
 /// In how many later trees these files are looked for.
 const MAX_TREES: usize = 3;
 
-/// A snapshot that has fewer or more entries than recorded.
+/// A snapshot that has fewer, more or other entries than recorded.
 pub(crate) struct LackingTree {
     /// Its number among the snapshots.
     pub(crate) snapshot: usize,
@@ -28,6 +33,8 @@ pub(crate) struct LackingTree {
     lacks: u64,
     /// How many it has more than recorded.
     added: u64,
+    /// If it has as many as recorded: the directories that have others.
+    changed: ChangedEntries,
 }
 
 /// A snapshot that lost links, and when.
@@ -46,18 +53,20 @@ pub(crate) fn lost_trees<'a>(evidence: &'a Evidence, lacking: &[LackingTree]) ->
     let of_retired = |snapshot: &'a CheckedSnapshot| {
         snapshot.entries?;
         let count = evidence.walk(snapshot, &mut |_| ());
-        lacked(snapshot.entries, count, false)?;
-        Some(LostTree { snapshot, lost: lost_links(snapshot, count) })
+        let lacks = lacked(snapshot.entries, count, false).is_some();
+        let has_others = changed_in(evidence, snapshot).directories > 0;
+        let lost = lost_links(snapshot, count, has_others);
+        (lacks || has_others).then_some(LostTree { snapshot, lost })
     };
     visible.chain(evidence.retired.iter().filter_map(of_retired)).collect()
 }
 
-fn lost_links(snapshot: &CheckedSnapshot, count: TreeCount) -> LostLinks {
-    LostLinks { began_ns: snapshot.began_ns, last_change_ns: count.last_change_ns }
+fn lost_links(snapshot: &CheckedSnapshot, count: TreeCount, has_others: bool) -> LostLinks {
+    LostLinks { began_ns: snapshot.began_ns, last_change_ns: count.last_change_ns, has_others }
 }
 
-/// The snapshots that have fewer or more entries than recorded, by what the survey has counted in
-/// each.
+/// The snapshots that have fewer, more or other entries than recorded. `counts`: what the survey
+/// has counted in each.
 pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree> {
     let mounts = Mounts::read();
     let of_snapshot = |(number, count): (usize, &TreeCount)| {
@@ -66,16 +75,35 @@ pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree
         let is_covered = mounts.as_ref().is_none_or(|mounts| mounts.has_below(&path));
         let lacks = lacked(snapshot.entries, *count, is_covered).unwrap_or(0);
         let added = added(snapshot.entries, *count, is_covered).unwrap_or(0);
+        let changed = match lacks + added == 0 && !is_covered {
+            true => changed_in(evidence, snapshot),
+            false => ChangedEntries::default(),
+        };
         // A run may have retired it meanwhile.
-        let differs = lacks + added > 0 && evidence.is_still_there(snapshot);
+        let differs = lacks + added + changed.directories > 0 && evidence.is_still_there(snapshot);
         differs.then_some(LackingTree {
             snapshot: number,
-            lost: lost_links(snapshot, *count),
+            lost: lost_links(snapshot, *count, added + changed.directories > 0),
             lacks,
             added,
+            changed,
         })
     };
     counts.iter().enumerate().filter_map(of_snapshot).collect()
+}
+
+/// The directories of the snapshot that have other entries than its index says.
+fn changed_in(evidence: &Evidence, snapshot: &CheckedSnapshot) -> ChangedEntries {
+    let Some(index) = index_file::open(evidence.root, &snapshot.name) else {
+        return ChangedEntries::default();
+    };
+    let Dir { directory, path } = evidence.dir(snapshot);
+    let start = open_directory(directory, &snapshot.c_name)
+        .and_then(|opened| DescentStart::root(opened, &path.join(&snapshot.name)));
+    match start {
+        Ok(start) => changed_entries(start, &[], &index, snapshot.entries.is_some()),
+        Err(_) => ChangedEntries::default(),
+    }
 }
 
 /// The description of each, for messages.
@@ -87,6 +115,8 @@ pub(crate) fn described(evidence: &Evidence, lacking: &[LackingTree]) -> Vec<Lac
             recorded: snapshot.entries.unwrap_or(0),
             lacks: tree.lacks,
             added: tree.added,
+            changed: tree.changed.directories,
+            changed_first: tree.changed.first.clone(),
             first: match tree.added {
                 0 => missing_files(evidence, tree),
                 _ => added_files(evidence, tree),

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::decide::damage::{NameSum, is_in_place, last_before};
+use crate::decide::lacking::LostLinks;
 use crate::decide::vanished::{RemovedLinks, was_moved_first};
 use crate::engine::baseline::inspect_entry;
 use crate::engine::inodes::{InodeName, walk};
@@ -23,6 +24,8 @@ pub(crate) struct ConfirmedTouches {
     pub(crate) unprovable: u64,
     /// Inodes whose touches the links explain that a snapshot has lost.
     pub(crate) explained: HashSet<u64>,
+    /// The snapshots that have lost these links.
+    pub(crate) lost: Vec<(String, LostLinks)>,
 }
 
 /// A touch, and the names of its inode in the trees before and after it.
@@ -98,12 +101,16 @@ pub(crate) fn confirm(
         && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
     let mut confirmed =
         ConfirmedTouches { unprovable: unprovable + moved_inodes, ..ConfirmedTouches::default() };
+    let mut explains = vec![false; lost_trees.len()];
     for (inode, mut of_inode) in intervals {
-        let is_lost_link = |one: &TouchInterval| {
-            lost_trees.iter().zip(&one.lacking).any(|(tree, here)| {
-                let others = [one.names[0], one.names[1], one.older];
-                tree.lost.explain(one.touch.at.as_ns(), one.touch.linked_ns, *here, others)
-            })
+        let mut is_lost_link = |one: &TouchInterval| {
+            let others = [one.names[0], one.names[1], one.older];
+            let (at_ns, linked_ns) = (one.touch.at.as_ns(), one.touch.linked_ns);
+            let found = lost_trees
+                .iter()
+                .zip(&one.lacking)
+                .position(|(tree, here)| tree.lost.explain(at_ns, linked_ns, *here, others));
+            found.inspect(|tree| explains[*tree] = true).is_some()
         };
         let before = of_inode.len();
         of_inode.retain(|one| !is_lost_link(one));
@@ -122,6 +129,8 @@ pub(crate) fn confirm(
         confirmed.unprovable += u64::from(in_place.is_empty());
         confirmed.in_place.extend(in_place);
     }
+    let lost = lost_trees.iter().zip(explains).filter(|(_, explains)| *explains);
+    confirmed.lost = lost.map(|(tree, _)| (tree.snapshot.name.clone(), tree.lost)).collect();
     Ok(confirmed)
 }
 
@@ -144,7 +153,7 @@ fn without_removed_links(
         let touched = of_links.iter().filter(|touch| links.cover(touch.at.as_ns())).count() as u64;
         let later: HashSet<u64> =
             of_links.iter().filter(|touch| is_later(touch)).map(|touch| touch.inode).collect();
-        let was_moved = was_moved_first(*held, touched, later.len() as u64);
+        let was_moved = links.is_whole() && was_moved_first(*held, touched, later.len() as u64);
         touches.retain(|touch| {
             let is_removed_link = links.may_be_of(touch.linked_ns) && links.cover(touch.at.as_ns());
             let is_explained = is_removed_link || was_moved && is_later(touch);

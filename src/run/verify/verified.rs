@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 
 use crate::decide::damage::{Damage, InodeChange};
+use crate::decide::lacking::LostLinks;
 use crate::run::vanished::UnacceptedSnapshots;
 use crate::tell::escape::escape;
 
@@ -34,14 +35,15 @@ pub(crate) struct Verified {
     pub altered: Vec<AlteredPath>,
     /// The inodes of the altered paths.
     pub altered_inodes: HashSet<u64>,
-    /// Snapshots from which another program removed entries, or to which it added some, oldest
-    /// first.
+    /// Snapshots in which another program removed, added or exchanged entries, oldest first.
     pub lacking: Vec<LackingSnapshot>,
     /// Inodes whose change times the removal of these entries has moved.
     pub explained_inodes: HashSet<u64>,
+    /// The snapshots whose lost links moved these times.
+    pub lost_links: Vec<(String, LostLinks)>,
 }
 
-/// A snapshot that has fewer or more entries than recorded.
+/// A snapshot that has fewer, more or other entries than recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LackingSnapshot {
     pub name: String,
@@ -51,6 +53,9 @@ pub(crate) struct LackingSnapshot {
     pub lacks: u64,
     /// How many it has more.
     pub added: u64,
+    /// If it has as many as recorded: how many directories have others, and the first of these.
+    pub changed: u64,
+    pub changed_first: Vec<Vec<u8>>,
     /// The first files that it lacks, as far as a later tree shows them, or that were added.
     pub first: Vec<Vec<u8>>,
 }
@@ -59,11 +64,33 @@ impl LackingSnapshot {
     /// What it lacks or has more, for messages.
     pub(crate) fn text(&self) -> String {
         let LackingSnapshot { name, recorded, lacks, added, .. } = self;
-        match added {
-            0 => format!("{name} lacks {lacks} of {recorded} entries"),
+        match (lacks, added) {
+            (0, 0) => other_entries_text(name, self.changed, &self.changed_first),
+            (_, 0) => format!("{name} lacks {lacks} of {recorded} entries"),
             _ => format!("{name} has {added} more than its {recorded} entries"),
         }
     }
+}
+
+/// The message about a snapshot in which another program changed entries of `directories`, of which
+/// these are the `first`.
+pub(crate) fn other_entries_text(name: &str, directories: u64, first: &[Vec<u8>]) -> String {
+    const TOLD: usize = 3;
+    let path = |path: &Vec<u8>| match path.is_empty() {
+        true => "its own directory".to_string(),
+        false => escape(path),
+    };
+    let told: Vec<String> = first.iter().take(TOLD).map(path).collect();
+    let more = match directories.saturating_sub(told.len() as u64) {
+        0 => String::new(),
+        1 => " and 1 more directory".to_string(),
+        more => format!(" and {more} more directories"),
+    };
+    format!(
+        "{name} has other entries than when it was taken, in {}{more}: another program added, \
+         removed or renamed some",
+        told.join(", ")
+    )
 }
 
 /// A path in snapshots whose file has been altered.

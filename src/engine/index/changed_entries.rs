@@ -1,0 +1,206 @@
+//! Finds the directories of a snapshot in which another program has added, removed, renamed or
+//! replaced entries since the index was made.
+//!
+//! The index has the change time that each directory had when the snapshot was made. If that is
+//! still the same, so are its entries. If not, [its times](crate::decide::lacking::DirectoryTimes)
+//! tell whether entries were changed or only the directory's own attributes; and where they do not
+//! tell that, the number of its entries does.
+//!
+//! The walk follows the index. So it asks once for the state of each directory, and reads hardly
+//! any. A subdirectory that the index does not have is a change of the directory that it is in.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
+
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::decide::lacking::EntriesByTime;
+use crate::engine::children::{LEVEL_BYTES, PendingChildren};
+use crate::engine::descent::{Descent, DescentStart};
+use crate::engine::frames::{Frame, FrameStack, Step};
+use crate::engine::index::block::RecordPosition;
+use crate::engine::index::reader::{DirectoryIndex, IndexReader};
+use crate::engine::index::{IndexRecord, SnapshotStamp, Stamp};
+use crate::engine::listing::Listing;
+use crate::system::identity::SysResult;
+
+/// How many directories are named.
+const MAX_NAMED: usize = 10;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedEntries {
+    /// How many directories have other entries.
+    pub directories: u64,
+    /// The paths of the first of them, from the snapshot's own directory on.
+    pub first: Vec<Vec<u8>>,
+    /// When one of them last changed, nanoseconds since 1970.
+    pub last_change_ns: Option<i64>,
+}
+
+/// Looks at what the `names` lead to from `start`, the snapshot's own directory; without names,
+/// that is the whole snapshot. `counts`: whether the numbers of entries in the index are exact.
+/// Nothing is found in a copy of the snapshot, whose directories are others than those of the
+/// index.
+pub(crate) fn changed_entries(
+    start: DescentStart,
+    names: &[CString],
+    index: &DirectoryIndex,
+    counts: bool,
+) -> ChangedEntries {
+    let Ok(descent) = Descent::new(start) else { return ChangedEntries::default() };
+    let mut walk = ChangeWalk {
+        descent,
+        index: index.reader(),
+        frames: FrameStack::new(0),
+        listing: Listing::default(),
+        counts,
+        found: ChangedEntries::default(),
+    };
+    // What the index does not have, or is no directory, is not known.
+    let _ = walk.run(names, index.root());
+    walk.found
+}
+
+struct ChangeWalk<'a> {
+    descent: Descent,
+    index: IndexReader<'a>,
+    frames: FrameStack<IndexFrame>,
+    listing: Listing,
+    counts: bool,
+    found: ChangedEntries,
+}
+
+/// A directory that the walk has entered.
+struct IndexFrame {
+    at: RecordPosition,
+    pending: PendingChildren<RecordPosition>,
+}
+
+impl Frame for IndexFrame {
+    type Directory = RecordPosition;
+
+    fn pending(&self) -> &PendingChildren<RecordPosition> {
+        &self.pending
+    }
+
+    fn pending_mut(&mut self) -> &mut PendingChildren<RecordPosition> {
+        &mut self.pending
+    }
+}
+
+impl ChangeWalk<'_> {
+    fn run(&mut self, names: &[CString], root: RecordPosition) -> SysResult<()> {
+        let (mut at, mut stat) = (root, fstat(self.descent.lookup_directory()?)?);
+        let is_indexed = |record: IndexRecord| record.own.inode == Stamp::of(&stat).inode;
+        if !self.index.record(root).is_some_and(is_indexed) {
+            return Ok(());
+        }
+        for name in names {
+            stat = self.descent.enter_for_lookups(name)?;
+            let mut children = self.index.children(Some(at));
+            at = match (children.find(name), children.is_whole()) {
+                (Some(at), _) => at,
+                (None, true) => {
+                    self.note(Stamp::of(&stat));
+                    return Ok(());
+                }
+                (None, false) => return Ok(()),
+            };
+        }
+        self.visit(at, &stat);
+        while let Some(step) = self.frames.next_step() {
+            match step {
+                Step::Enter(name, at) => self.enter(&name, at),
+                Step::ReadAgain(rest) => {
+                    if let Some(frame) = self.frames.pop() {
+                        self.push(frame.at, rest);
+                    }
+                }
+                Step::Leave => {
+                    self.frames.pop();
+                    self.descent.leave();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: &CStr, at: RecordPosition) {
+        if self.is_unchanged_leaf(name, at) {
+            return;
+        }
+        // One that has gone, or was replaced, is a change of the directory that it was in.
+        if let Ok(stat) = self.descent.enter_for_lookups(name) {
+            self.visit(at, &stat);
+        }
+    }
+
+    /// Whether `name` is a directory without subdirectories, and as the index has it.
+    fn is_unchanged_leaf(&mut self, name: &CStr, at: RecordPosition) -> bool {
+        let Some(record) = self.index.leaf(at) else { return false };
+        let device = self.descent.device();
+        let parent = self.descent.lookup_directory();
+        let stamp = parent.and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
+        stamp.is_ok_and(|stamp| stamp.is_some_and(|stamp| own_stamp(stamp) == record.own))
+    }
+
+    /// Looks at the current directory; its subdirectories become pending, unless it is another
+    /// directory than that of the index.
+    fn visit(&mut self, at: RecordPosition, stat: &FileStat) {
+        let (stamp, pending) = (Stamp::of(stat), PendingChildren::new(LEVEL_BYTES));
+        let known = self.index.record(at).filter(|record| record.own != SnapshotStamp::UNKNOWN);
+        let is_another = known.is_some_and(|record| record.own.inode != stamp.inode);
+        if is_another || known.is_some_and(|record| self.is_changed(&record, stamp)) {
+            self.note(stamp);
+        }
+        match is_another {
+            true => self.frames.push(IndexFrame { at, pending }),
+            false => self.push(at, pending),
+        }
+    }
+
+    /// Notes that the current directory has other entries.
+    fn note(&mut self, stamp: Stamp) {
+        self.found.directories += 1;
+        self.found.last_change_ns = self.found.last_change_ns.max(Some(stamp.ctime_ns));
+        if self.found.first.len() < MAX_NAMED {
+            self.found.first.push(self.descent.listed_path(None));
+        }
+    }
+
+    fn push(&mut self, at: RecordPosition, mut pending: PendingChildren<RecordPosition>) {
+        self.index.for_each_child(at, |name, child| pending.push(name, child));
+        pending.ready();
+        self.frames.push(IndexFrame { at, pending });
+    }
+
+    fn is_changed(&mut self, record: &IndexRecord, stamp: Stamp) -> bool {
+        match record.entries_by_time(stamp) {
+            EntriesByTime::Unchanged => false,
+            EntriesByTime::Changed => true,
+            EntriesByTime::Unclear => {
+                let is_counted = self.counts && record.entries < u32::MAX;
+                is_counted && self.count().is_ok_and(|count| count != u64::from(record.entries))
+            }
+        }
+    }
+
+    /// The number of entries in the current directory.
+    fn count(&mut self) -> SysResult<u64> {
+        let directory = self.descent.directory()?;
+        Listing::rewind(directory.as_fd())?;
+        self.listing.read_first(directory.as_fd())?;
+        let mut count = 0;
+        loop {
+            count += self.listing.entries().len() as u64;
+            if !self.listing.read_next(directory.as_fd())? {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+fn own_stamp(stamp: Stamp) -> SnapshotStamp {
+    SnapshotStamp { inode: stamp.inode, ctime_ns: stamp.ctime_ns }
+}
