@@ -37,6 +37,7 @@ mod restore_lost_roots;
 mod rotate;
 mod rotate_guards;
 mod rsyncd_conf_differential;
+mod samba;
 mod sizes;
 mod status;
 mod terminal;
