@@ -103,6 +103,7 @@ fn samba_shows_complete_snapshots_as_previous_versions() {
     }
     let module = Module::new();
     module.write_policy("[defaults]\npartial_on_exit = [23]\n");
+    fs::create_dir(module.latest.join("etc")).expect("a directory");
     let mut names = Vec::new();
     for number in 0..3 {
         tree::write(&module.latest.join("etc/fstab"), &format!("state {number}"));

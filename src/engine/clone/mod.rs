@@ -29,7 +29,7 @@ mod entries;
 mod walk;
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -47,6 +47,7 @@ use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::index::block::RecordPosition;
+use crate::engine::index::changed_entries::rename_keeps_times;
 use crate::engine::index::draft::{IndexDraft, IndexPart, PartId};
 use crate::engine::index::reader::{DirectoryIndex, IndexReader};
 use crate::engine::index::{IndexRecord, Stamp, now_ns};
@@ -267,7 +268,10 @@ fn clone_part(job: CloneJob, shared: &CloneShared, pool: &Pool<CloneJob>) -> Res
             let now = now_ns();
             let stat = clone.live.directory().and_then(fstat);
             let stat = stat.map_err(|cause| clone.live.error("inspect", None, cause))?;
-            if let Ok(own) = clone.staged.directory().and_then(fstat) {
+            if let Ok(staged) = clone.staged.directory()
+                && rename_keeps_times(staged.as_fd())
+                && let Ok(own) = fstat(&staged)
+            {
                 clone.note_other_change(job.directory, &own);
             }
             clone.fill_directory(c"", &stat, now, job.directory)?;

@@ -10,7 +10,7 @@
 //! any. A subdirectory that the index does not have is a change of the directory that it is in.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::stat::{FileStat, fstat};
 
@@ -48,13 +48,16 @@ pub(crate) fn changed_entries(
     index: &DirectoryIndex,
     counts: bool,
 ) -> ChangedEntries {
-    let Ok(descent) = Descent::new(start) else { return ChangedEntries::default() };
+    let Ok(mut descent) = Descent::new(start) else { return ChangedEntries::default() };
+    let top = descent.lookup_directory();
+    let rename_keeps_times = top.is_ok_and(|top| rename_keeps_times(top.as_fd()));
     let mut walk = ChangeWalk {
         descent,
         index: index.reader(),
         frames: FrameStack::new(0),
         listing: Listing::default(),
         counts,
+        rename_keeps_times,
         found: ChangedEntries::default(),
     };
     // What the index does not have, or is no directory, is not known.
@@ -68,6 +71,7 @@ struct ChangeWalk<'a> {
     frames: FrameStack<IndexFrame>,
     listing: Listing,
     counts: bool,
+    rename_keeps_times: bool,
     found: ChangedEntries,
 }
 
@@ -176,7 +180,12 @@ impl ChangeWalk<'_> {
     }
 
     fn is_changed(&mut self, record: &IndexRecord, stamp: Stamp) -> bool {
-        match record.entries_by_time(stamp) {
+        // A snapshot's own directory is moved when the snapshot is published or retired.
+        let by_time = match self.descent.depth() == 0 && !self.rename_keeps_times {
+            true => EntriesByTime::Unclear,
+            false => record.entries_by_time(stamp),
+        };
+        match by_time {
             EntriesByTime::Unchanged => false,
             EntriesByTime::Changed => true,
             EntriesByTime::Unclear => {
@@ -199,6 +208,14 @@ impl ChangeWalk<'_> {
             }
         }
     }
+}
+
+/// Whether the file system leaves the modification time of a directory as it is if that is moved to
+/// another directory. F2FS sets it, and a program behind FUSE may.
+pub(crate) fn rename_keeps_times(directory: BorrowedFd) -> bool {
+    const OTHERS: [u32; 2] = [0xf2f5_2010, 0x6573_5546];
+    rustix::fs::fstatfs(directory)
+        .is_ok_and(|facts| u32::try_from(facts.f_type).is_ok_and(|kind| !OTHERS.contains(&kind)))
 }
 
 fn own_stamp(stamp: Stamp) -> SnapshotStamp {

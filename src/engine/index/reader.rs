@@ -175,7 +175,7 @@ impl IndexChildren<'_> {
         (name == self.name()).then_some(self.at)
     }
 
-    /// Whether the subdirectories up to here could be read, so that one that was not found is not in
+    /// Whether the subdirectories up to here could be read. If so, one that was not found is not in
     /// the index.
     pub(crate) fn is_whole(&self) -> bool {
         !self.is_damaged

@@ -71,8 +71,8 @@ pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     Ok(verified)
 }
 
-/// Records how many entries the snapshots have that lack some, or have more. Their indexes go, which
-/// tell of the directories as they were.
+/// Records how many entries the snapshots have that lack some, or have more. Removes their indexes,
+/// which tell of the directories as they were.
 fn accept_lacking(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
     if verified.lacking.is_empty() {
         return Ok(());

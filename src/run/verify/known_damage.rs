@@ -182,7 +182,7 @@ fn of_whole(private: &OwnedDir, snapshot: &str, entries: Option<u64>) -> Option<
     }
 }
 
-/// Which directories at or below the `paths` have other entries than the index of the snapshot says.
+/// Which directories at or below the `paths` have other entries than the snapshot's index says.
 fn other_entries(
     source: &SnapshotSource,
     private: &OwnedDir,
