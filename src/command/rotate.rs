@@ -13,6 +13,7 @@ use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
+use crate::tell::terminal::line_width;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RotateOptions {
@@ -25,8 +26,12 @@ pub(crate) struct RotateOptions {
 }
 
 impl RotateOptions {
-    fn removal(self) -> RetiredRemoval {
-        if self.purge { RetiredRemoval::All } else { RetiredRemoval::PastGrace }
+    /// A script that reads no JSON does not wait for what a purge frees to be counted.
+    fn removal(self, json: bool) -> RetiredRemoval {
+        match self.purge {
+            true => RetiredRemoval::All { counts: json || line_width().is_some() },
+            false => RetiredRemoval::PastGrace,
+        }
     }
 }
 
@@ -44,7 +49,7 @@ pub(crate) fn run(
     let exit = context.change_each(module, Some(RunKind::Rotation), Opener::Upkeep, |target| {
         context.tell_other_policy(target);
         let rotated =
-            rotate_by_hand::rotate(target, options.confirm, options.removal(), &Clock::System)?;
+            rotate_by_hand::rotate(target, options.confirm, options.removal(json), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision, rotated.freed);
         if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;

@@ -65,8 +65,8 @@ impl RotationReport {
 pub(crate) enum RetiredRemoval {
     /// Those that an earlier run retired and whose grace is over. One stays, to be recycled.
     PastGrace,
-    /// All of them, as `--purge` asks.
-    All,
+    /// All of them, as `--purge` asks. `counts`: says what that frees, which looks at each file.
+    All { counts: bool },
 }
 
 /// Retires `names`, and returns which were retired. A snapshot stays visible if it is being read,

@@ -129,7 +129,7 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
     }
     let retired_at = state.clock_history().not_before(&clock.reading(), now);
     let just_retired = retire_expired(session, removal, &over.names, retired_at, &mut report)?;
-    if removal == RetiredRemoval::All {
+    if removal != RetiredRemoval::PastGrace {
         remove_leftovers(root, &mut report)?;
     }
     let cleaned = LockedLeases::open(root).and_then(|all| all.clean_up(session.lease_terms()));
@@ -137,7 +137,7 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
         report.warn(format!("leases of readers that have ended could not be removed: {error}"));
     }
     let names = match (removal, &report.decision.pause) {
-        (RetiredRemoval::All, _) => retire::retired(root)?,
+        (RetiredRemoval::All { .. }, _) => retire::retired(root)?,
         (RetiredRemoval::PastGrace, Some(_)) => Vec::new(),
         (RetiredRemoval::PastGrace, None) => {
             let spare = retire::recyclable(root, target.policy.grace(), now)?;
@@ -146,13 +146,15 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
         }
     };
     let leases = match removal {
-        RetiredRemoval::All => LeaseRule::Override,
+        RetiredRemoval::All { .. } => LeaseRule::Override,
         RetiredRemoval::PastGrace => LeaseRule::Hold(session.lease_terms()),
     };
     // Counted now, while all of it is there.
     let usage = match removal {
-        RetiredRemoval::All if !names.is_empty() => usage_of_retired(root, &names)?,
-        RetiredRemoval::All | RetiredRemoval::PastGrace => None,
+        RetiredRemoval::All { counts: true } if !names.is_empty() => {
+            usage_of_retired(root, &names)?
+        }
+        RetiredRemoval::All { .. } | RetiredRemoval::PastGrace => None,
     };
     let warnings = report.warnings.len();
     disposal::remove(root, &names, leases, &mut report)?;
@@ -186,7 +188,7 @@ fn retire_expired(
     // A retired snapshot that this run removes anyway must not keep a visible snapshot of the same
     // name from being retired.
     let going = match (removal, &report.decision.pause) {
-        (RetiredRemoval::All, _) => retire::retired(session.root)?,
+        (RetiredRemoval::All { .. }, _) => retire::retired(session.root)?,
         (RetiredRemoval::PastGrace, Some(_)) => Vec::new(),
         (RetiredRemoval::PastGrace, None) => past_grace.to_vec(),
     };
