@@ -89,11 +89,7 @@ pub(crate) fn run(context: &Context, options: &DiffOptions, json: bool) -> Resul
     let summary = printer.finish()?;
     for source in std::iter::once(&old).chain(new.snapshot()) {
         if !source.is_still_there() {
-            return Err(Error::Snapshot {
-                root: escape_path(&source.root_path),
-                problem: format!("the snapshot {} was retired while it was compared", source.name),
-                remedy: "what was printed may be incomplete: compare another one",
-            });
+            return Err(Error::SnapshotChanged { path: escape_path(&source.path()) });
         }
     }
     log::info!("{summary} from {} to {}", old.name, new.name());

@@ -150,10 +150,10 @@ pub enum Error {
         /// What differs.
         difference: String,
     },
-    /// An entry of a snapshot has changed while it was restored.
+    /// A snapshot, or an entry of it, has changed while it was read.
     #[error(
-        "{path} was changed or removed while it was read: another program works on the snapshot; \
-         restore again"
+        "{path} was changed or removed while it was read: it was retired, or another program works \
+         on it; what was read may be wrong, so repeat this, or name another snapshot"
     )]
     SnapshotChanged {
         /// The entry in the snapshot, escaped.
