@@ -38,9 +38,9 @@ pub(crate) const VERSIONS_USAGE: &str = "rsyncd-snapshot versions [OPTIONS] [MOD
 
 /// What `versions --help` says below the options.
 pub(crate) const VERSIONS_HELP: &str = "\
-PATH is relative to the module's directory. Without MODULE it is a path in the module's directory or
-in a snapshot, absolute or relative to the working directory. In it, `*`, `?` and `[...]` match as in
-a shell, and `**` stands for any number of directories:
+PATH is relative to the module's directory. Without MODULE it is a path in the module's directory
+or in a snapshot, absolute or relative to the working directory. In it, `*`, `?` and `[...]` match
+as in a shell, and `**` stands for any number of directories:
     rsyncd-snapshot versions laptop etc/fstab
     rsyncd-snapshot versions laptop 'home/anna/**/*.odt'
     cd /srv/backup/laptop/latest/etc && rsyncd-snapshot versions fstab
