@@ -2,12 +2,13 @@
 
 /// The word of `known` that `word` was probably meant to be: the nearest one, if no more than a
 /// third of it was mistyped, and never more than three letters. Letter case does not count, nor
-/// does whether words are joined by `_`, `-` or a blank.
+/// does whether words are joined by `_`, `-` or a blank. A word that is known was not mistyped.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = folded(word);
     let distance = |known: &str| edits(&typed, &folded(known));
     let nearest = known.into_iter().map(|known| (distance(known), known)).min_by_key(|pair| pair.0);
-    nearest.filter(|(edits, known)| *edits <= tolerance(known)).map(|(_, known)| known)
+    let is_near = |(edits, known): &(usize, &str)| *edits <= tolerance(known) && *known != word;
+    nearest.filter(is_near).map(|(_, known)| known)
 }
 
 /// A remark to follow `word` in a message: ` (did you mean X?)`, or nothing.
@@ -99,6 +100,7 @@ mod tests {
         ] {
             assert_eq!(closest(word, known), expected, "{word}");
         }
+        assert_eq!(did_you_mean("keep", known), "");
         assert_eq!(did_you_mean("kepe", known), " (did you mean keep?)");
         assert_eq!(did_you_mean("retention", known), "");
     }

@@ -149,7 +149,7 @@ mod tests {
     /// As many files as there are pairs of trees: each is in one of the pairs.
     fn count(max_remembered: usize) -> (BTreeMap<(usize, usize), u64>, BTreeMap<usize, u64>) {
         let (mut bytes, mut sizes) = (BTreeMap::new(), BTreeMap::new());
-        let mut parts = vec![0..BUCKETS];
+        let mut parts = Vec::from_iter(std::iter::once(0..BUCKETS));
         while let Some(part) = parts.pop() {
             let mut counter = LinkCounter::new(part, max_remembered);
             for tree in 0..TREES {
