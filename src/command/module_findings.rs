@@ -62,7 +62,7 @@ pub(crate) fn without_repetition(mut findings: Vec<Finding>) -> Vec<Finding> {
 pub(crate) fn policy_trouble(target: &Target, told: &[Vec<String>]) -> Vec<Finding> {
     let count = counted(target.trouble.len(), "mistake");
     let texts = match told.contains(&target.trouble) {
-        true => vec![format!("the policy has {count}, told in the lines of `policy`")],
+        true => vec![format!("the policy has {count}: mend what the lines of `policy` tell")],
         false => target.trouble.clone(),
     };
     let finding = |text| {

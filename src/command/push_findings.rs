@@ -259,9 +259,9 @@ pub(crate) fn torn_module(
     let are_restores = restores.len() == requests.len();
     let again = match torn.status {
         PARTIAL_TRANSFER => {
-            format!("{}, and then push the same again from there", around.untransferred())
+            format!("{}, and then run the same push again on that client", around.untransferred())
         }
-        _ => "push the same again from there".to_string(),
+        _ => "run the same push again on that client".to_string(),
     };
     let (what, next) = if requests.is_empty() {
         let next = "push again; a good push that changes something ends this, and so does a \
@@ -299,7 +299,7 @@ pub(crate) fn torn_module(
     };
     format!(
         "torn since {since}{age}: {what}, so the module may be a mixture of old and new files, and \
-         its snapshots are partial. Next: {next}. If that client is gone, or the module is right \
-         as it is: `{release}`"
+         snapshots are partial until that ends. Next: {next}. If that client is gone, or the module \
+         is right as it is: `{release}`, which changes no file"
     )
 }

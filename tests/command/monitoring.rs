@@ -223,7 +223,7 @@ fn metrics_that_cannot_be_written_leave_the_file_as_it_was() {
     module.write_rsyncd_conf("[data\n");
     write(&file).exits(&[0]);
     let text = fs::read_to_string(&file).expect("readable");
-    assert_eq!(value(&text, "rsyncd_snapshot_status{module=\"rsyncd.conf\"}"), 3.0);
+    assert_eq!(value(&text, "rsyncd_snapshot_status{module=\"rsyncd.conf\"}"), 2.0);
     module.write_rsyncd_conf(&conf);
 }
 

@@ -5,6 +5,7 @@ use crate::support;
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
@@ -49,9 +50,11 @@ impl Samba {
              private dir = {own}/private\nncalrpc dir = {own}/ncalrpc\n{share}"
         );
         fs::write(directory.join("smb.conf"), config).expect("a configuration");
+        // When smbd ends, it sends SIGTERM to its process group, which therefore is its own.
         let process = tool("smbd")
-            .args(["--foreground", "--no-process-group", "--configfile"])
+            .args(["--foreground", "--configfile"])
             .arg(directory.join("smb.conf"))
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -250,7 +250,8 @@ fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
     };
     let wrong = arguments.as_ref().err().map(|problem| {
         hook.critical(&format!(
-            "{path} does not understand this command line: {problem}; {}",
+            "{path} does not understand this command line: {problem}; {}; correct that line, \
+             `{path} --help` shows what it may say",
             hook.consequence()
         ))
     });

@@ -102,9 +102,10 @@ fn findings(
                 FindingId::HostsExample,
                 Severity::Warning,
                 format!(
-                    "{shown} is an address for examples, which no client has; put the client's \
-                     address there, which rsyncd logs as `connect from` when the client tries to \
-                     push"
+                    "{shown} is an address for examples, which no client has; replace it by the \
+                     client's address: when the client tries to push, the daemon writes `connect \
+                     from` and the address to its log (the `log file` of rsyncd.conf, otherwise \
+                     syslog)"
                 ),
             ),
             Host::Name(name) if resolves.get(&name) == Some(&false) => told(

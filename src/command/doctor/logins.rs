@@ -216,13 +216,14 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
         let message = match rule.is_name() {
             true => format!(
                 "{}: {path} has no line for user {who} of `auth users`, who therefore cannot log \
-                 in; add a line {who}:PASSWORD, with the password that this client uses and \
-                 without a blank before it, or take the user out",
+                 in; add the line `{who}:PASSWORD` to that file, with the password that {who} \
+                 types and no blank before or after it, or take {who} out of `auth users`",
                 facts.users_place
             ),
             false => format!(
                 "{}: {path} has no line for a user that matches {who} in `auth users`, so no \
-                 such user can log in; add a line USER:PASSWORD, or take {who} out",
+                 such user can log in; add a line `USER:PASSWORD` to that file, or take {who} out \
+                 of `auth users`",
                 facts.users_place
             ),
         };
