@@ -299,7 +299,7 @@ pub(crate) fn torn_module(
     };
     format!(
         "torn since {since}{age}: {what}, so the module may be a mixture of old and new files, and \
-         snapshots are partial until that ends. Next: {next}. If that client is gone, or the module \
-         is right as it is: `{release}`, which changes no file"
+         snapshots are partial until that ends. Next: {next}. If that client is gone, or the \
+         module is right as it is: `{release}`, which changes no file"
     )
 }

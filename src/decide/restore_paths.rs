@@ -59,7 +59,7 @@ pub struct SnapshotPlace<'a> {
 pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, String> {
     let shown = || escape(given);
     if given.is_empty() {
-        return Err("a path is empty: name what to restore, or `.` for everything".to_string());
+        return Err("a path is empty: name a file or directory, or `.` for everything".to_string());
     }
     let single: Vec<u8> = given
         .iter()

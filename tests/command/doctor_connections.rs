@@ -124,6 +124,7 @@ fn users_are_matched_as_rsync_matches_them() {
             ("auth users = laptop:ro, laptop:rw\nSECRETS", users("since `laptop:ro` stands")),
             ("auth users = lap*:deny laptop\nSECRETS", users("so laptop cannot log in")),
             ("auth users = x:deny laptop\nSECRETS", None),
+            ("auth users = lap* ?x\nSECRETS", None),
             ("auth users = laptop:rw *:deny\nSECRETS", None),
             ("auth users = *:rw laptop:ro\nSECRETS", None),
             ("auth users = laptop\nauth digest = sha3\nSECRETS", users("sha512, sha256")),

@@ -187,6 +187,9 @@ fn refused_by_mode(facts: &LoginFacts, file: &SecretsFile) -> Option<String> {
 fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
     let path = escape_path(facts.secrets_path);
     let mut found = Vec::new();
+    let has_line =
+        |rule: &UserRule| file.users.iter().any(|user| wildcard(&rule.who, user).unwrap_or(true));
+    let can_log_in = |rule: &UserRule| rule.access != UserAccess::Denied && has_line(rule);
     // What follows is meant as a comment, and told as such.
     let rules = facts.rules.iter().take_while(|rule| !rule.who.starts_with(b"#"));
     for (number, rule) in rules.enumerate().filter(|(_, rule)| rule.access != UserAccess::Denied) {
@@ -208,8 +211,7 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
             found.push(Finding::cannot_tell(FindingId::AuthUsers, why));
             continue;
         }
-        let has_line = |user: &Vec<u8>| wildcard(&rule.who, user).unwrap_or(true);
-        if file.users.iter().any(has_line) {
+        if has_line(rule) {
             continue;
         }
         let who = escape(&rule.who);
@@ -227,7 +229,12 @@ fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
                 facts.users_place
             ),
         };
-        found.push(Finding::new(FindingId::AuthUsers, Severity::Critical, message));
+        // A pattern may be meant for users to come; a name is of a client that cannot log in.
+        let level = match !rule.is_name() && facts.rules.iter().any(can_log_in) {
+            true => Severity::Ok,
+            false => Severity::Critical,
+        };
+        found.push(Finding::new(FindingId::AuthUsers, level, message));
     }
     found
 }
