@@ -215,7 +215,9 @@ fn a_failed_push_is_told_with_its_status_and_what_to_type() {
     daemon.await_hooks(2);
     let found = check(&module, 1);
     let found = found.says("torn since").says("status 12: the connection broke");
-    found.says("rsyncd-snapshot release data --torn").says("push the same again");
+    found
+        .says("rsyncd-snapshot release data --torn")
+        .says("run the same push again on that client");
     let client = clients(&module).remove(0);
     assert_eq!(client["last_failed_push"]["status"], 12, "{client}");
     assert!(client["last_failed_push"]["free_bytes"].is_number(), "{client}");
