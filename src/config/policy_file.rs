@@ -636,8 +636,8 @@ mod tests {
         assert!(mistakes[9].contains("modul has no place here (did you mean module?); the top"));
         for key in ["hourly", "keep_hourly", "keep-hourly"] {
             let mistakes = parse(&format!("[defaults]\n{key} = 24")).unwrap_err();
-            let told = "is an unknown key (write keep = { hourly = NUMBER }, all frequencies in one \
-                        table)";
+            let told = "is an unknown key (write keep = { hourly = NUMBER }, all frequencies in \
+                        one table)";
             assert!(mistakes[0].ends_with(told), "{mistakes:#?}");
         }
         assert!(

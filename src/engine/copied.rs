@@ -181,8 +181,8 @@ pub(crate) fn next_data(source: &File, position: u64, size_bytes: u64) -> Option
 }
 
 /// Opens the regular file `inode`, which had the name a moment ago. A user who owns the directory
-/// may put a pipe or a device in its place at any moment, and opening those can have effects. So the
-/// name is opened as a place first, and what it stands for is looked at.
+/// may put a pipe or a device in its place at any moment, and opening those can have effects. So
+/// the name is opened as a place first, and what it stands for is looked at.
 ///
 /// # Errors
 /// `ESTALE` if the name stands for another inode now, or for one that is no regular file.

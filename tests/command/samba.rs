@@ -50,8 +50,8 @@ impl Samba {
              private dir = {own}/private\nncalrpc dir = {own}/ncalrpc\n{share}"
         );
         fs::write(directory.join("smb.conf"), config).expect("a configuration");
-        // When smbd ends, it sends SIGTERM to its process group. It cannot make one of its own if it
-        // leads one, so it is told not to.
+        // When smbd ends, it sends SIGTERM to its process group. It cannot make one of its own if
+        // it leads one, so it is told not to.
         let process = tool("smbd")
             .args(["--foreground", "--no-process-group", "--configfile"])
             .arg(directory.join("smb.conf"))

@@ -36,8 +36,8 @@ fn hostile() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Tries each of them with its number, all at the same time: most of it is waiting for the disk, and
-/// for the next second that names a snapshot.
+/// Tries each of them with its number, all at the same time: most of it is waiting for the disk,
+/// and for the next second that names a snapshot.
 fn with_each(attempt: impl Fn(usize, Vec<u8>) + Sync) {
     let attempt = &attempt;
     std::thread::scope(|scope| {
