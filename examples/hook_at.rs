@@ -47,7 +47,8 @@ fn main() -> ExitCode {
         .and_then(|target| post_xfer::after_transfer(&target, &transfer, None, &context, &clock));
     result
         .unwrap_or_else(|error| {
-            log::error!("{error}");
+            // The library's logger passes only its own lines on.
+            log::error!(target: "rsyncd_snapshot", "{error}");
             Exit::Failed
         })
         .into()

@@ -178,7 +178,7 @@ fn enter(session: Session, ledger: Ledger, request: &TransferRequest) -> Result<
         }
         Err(error) => return Err(error),
     };
-    ledger.begin(session.root, &entry, highest_marked(session.root))?;
+    ledger.begin(session.root, entry, highest_marked(session.root))?;
     Ok(Admission::Entered)
 }
 
@@ -217,7 +217,7 @@ fn enter_refusal(session: Session, request: &TransferRequest) -> Result<()> {
     // An earlier transfer may have been served by a process of the same number.
     reap(session, &ledger)?;
     let entry = entry(request, true, session.clock)?;
-    ledger.begin(session.root, &entry, highest_marked(session.root))
+    ledger.begin(session.root, entry, highest_marked(session.root)).map(drop)
 }
 
 fn entry(request: &TransferRequest, refused: bool, clock: &Clock) -> Result<LedgerEntry> {

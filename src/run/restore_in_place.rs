@@ -119,7 +119,6 @@ fn enter(session: Session, job: RestoreJob) -> Result<StoredEntry> {
     // An earlier transfer may have been served by a process of the same number.
     reap(session, &ledger)?;
     let owner = Process::own()?.ok_or(Error::Bug("this process does not exist"))?;
-    let pid = owner.pid;
     let place = escape(&common_place(job.paths));
     let module = target.name.as_deref().map(escape).unwrap_or_default();
     let entry = LedgerEntry {
@@ -128,9 +127,7 @@ fn enter(session: Session, job: RestoreJob) -> Result<StoredEntry> {
         job: Some(job_of(job, place)),
         ..LedgerEntry::without_pre_xfer(Client::restore(), owner, clock)
     };
-    ledger.begin(root, &entry, highest_marked(root))?;
-    let stored = ledger.running(pid)?;
-    stored.ok_or(Error::Bug("the restore that was entered in the ledger is not in it"))
+    ledger.begin(root, entry, highest_marked(root))
 }
 
 fn job_of(job: RestoreJob, place: String) -> PushJob {

@@ -37,8 +37,8 @@ use crate::tell::error::{Error, Result};
 
 /// The ledger of a root, under its lock.
 pub struct Ledger {
-    /// The directory in the snapshot root, then those outside of it.
-    dirs: Vec<OwnedDir>,
+    /// The directory in the snapshot root.
+    own: OwnedDir,
     /// The directories for entries when the root's disk is full; made when they are needed.
     elsewhere: Vec<PathBuf>,
     _guard: DirLock,
@@ -50,9 +50,7 @@ impl Ledger {
     pub fn open(root: &SnapshotRoot, elsewhere: Vec<PathBuf>) -> Result<Self> {
         let own = root.subdir(Subdir::Transfers)?;
         let guard = DirLock::on_directory(own.dir())?;
-        let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
-        let dirs = std::iter::once(own).chain(others).collect();
-        Ok(Ledger { dirs, elsewhere, _guard: guard })
+        Ok(Ledger { own, elsewhere, _guard: guard })
     }
 
     /// The ledger of a module that has no snapshot root yet. Only transfers that write nothing are
@@ -70,7 +68,7 @@ impl Ledger {
         }
         let own = opened?;
         let guard = DirLock::on_directory(own.dir())?;
-        Ok(Ledger { dirs: vec![own], elsewhere: Vec::new(), _guard: guard })
+        Ok(Ledger { own, elsewhere: Vec::new(), _guard: guard })
     }
 
     /// Enters a transfer that writes nothing, and removes earlier entries of such transfers whose
@@ -85,12 +83,12 @@ impl Ledger {
             .iter()
             .filter(|stored| is_over(stored))
             .try_for_each(|stored| self.strike(stored))?;
-        enter(self.dirs[0].dir(), &file_name(own_namespace()?, entry.owner.pid, None), entry)
+        enter(self.own.dir(), &file_name(own_namespace()?, entry.owner.pid, None), entry)
     }
 
     /// All entries. Names that are none of ours are left alone.
     pub fn entries(&self) -> Result<Vec<StoredEntry>> {
-        entries_in(&self.dirs)
+        entries_in(Some(&self.own), &self.elsewhere)
     }
 
     /// All entries, read without the lock, for a caller that changes nothing; none if there is no
@@ -105,21 +103,22 @@ impl Ledger {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
-        entries_in(&own.into_iter().chain(others).collect::<Vec<_>>())
+        entries_in(own.as_ref(), elsewhere)
     }
 
     /// Removes files that were being written when their writer died.
     pub fn clean_up(&self) -> Result<()> {
-        for (index, dir) in self.dirs.iter().enumerate() {
+        let others = self.elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
+        let clean_up = |dir: Dir| {
             // A writer holds the lock, so the writers of these files have ended.
-            let names = names_in(dir.dir())?;
-            names
+            let is_dead = |name: &String| name.ends_with(TEMPORARY) || never_began(dir, name);
+            names_in(dir)?
                 .iter()
-                .filter(|name| name.ends_with(TEMPORARY) || never_began(dir.dir(), name))
-                .try_for_each(|name| self.unlink(index, name))?;
-        }
-        Ok(())
+                .filter(|name| is_dead(name))
+                .try_for_each(|name| unlink(dir, name))
+        };
+        clean_up(self.own.dir())?;
+        others.into_iter().try_for_each(|other| clean_up(other.dir()))
     }
 
     /// The entry of the running transfer that process `pid` of this PID namespace serves.
@@ -138,37 +137,43 @@ impl Ledger {
         Ok(self.entries()?.into_iter().find(is_it))
     }
 
-    /// Enters a transfer, with a number above `marked`, the highest one that a mark of the root
-    /// holds; durably if it may write.
+    /// Enters a transfer that is running, with a number above `marked`, the highest one that a mark
+    /// of the root holds; durably if it may write.
     ///
     /// # Errors
     /// Also if this process cannot tell its own PID namespace: the entry would name a process of
     /// another one.
-    pub fn begin(&self, root: &SnapshotRoot, entry: &LedgerEntry, marked: u64) -> Result<()> {
-        let file = file_name(own_namespace()?, entry.owner.pid, None);
+    pub fn begin(
+        &self,
+        root: &SnapshotRoot,
+        entry: LedgerEntry,
+        marked: u64,
+    ) -> Result<StoredEntry> {
         // A transfer that writes nothing needs no place in the order.
         let sequence = if entry.writes() { self.next_number(root, marked)? } else { 0 };
-        let entry = &LedgerEntry { sequence, ..entry.clone() };
-        let refusal = match enter(self.dirs[0].dir(), &file, entry) {
-            Ok(()) => return Ok(()),
+        let entry = LedgerEntry { sequence, ..entry };
+        let stored = StoredEntry::of_living(own_namespace()?, entry, None);
+        let refusal = match enter_stored(self.own.dir(), &stored) {
+            Ok(()) => return Ok(stored),
             Err(error) => error,
         };
-        let enter_at = |path: &PathBuf| enter(make_dir(path)?.dir(), &file, entry);
         // The file may exist, though not durably. It is removed, because two entries would count as
         // two pushes, of which one never ends.
         // On a disk that is read-only, the reason is that of the refusal.
-        if self.unlink(0, &file).is_err() {
+        if unlink(self.own.dir(), &stored.file).is_err() {
             return Err(refusal);
         }
         self.clean_up()?;
-        let is_entered = self.elsewhere.iter().any(|path| enter_at(path).is_ok());
-        if is_entered { Ok(()) } else { Err(refusal) }
+        let enter_at = |path: &PathBuf| enter_stored(make_dir(path)?.dir(), &stored);
+        let elsewhere = self.elsewhere.iter().find(|path| enter_at(path).is_ok()).cloned();
+        if elsewhere.is_none() { Err(refusal) } else { Ok(StoredEntry { elsewhere, ..stored }) }
     }
 
     /// The transfer of the `stored` entry has ended, and from now on `owner`, this process, takes
     /// care of it.
     pub fn end(&self, stored: &StoredEntry, status: i32, owner: Process) -> Result<StoredEntry> {
-        let dir = self.dirs[stored.dir].dir();
+        let elsewhere = stored.elsewhere.as_deref().map(OwnedDir::open).transpose()?;
+        let dir = elsewhere.as_ref().unwrap_or(&self.own).dir();
         let (namespace, pid) = (own_namespace()?, owner.pid);
         let entry = stored.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
         let file = file_name(namespace, pid, Some(status));
@@ -178,7 +183,7 @@ impl Ledger {
             pid,
             status: Some(status),
             entry,
-            ..*stored
+            ..stored.clone()
         };
         let (from, to) = (c_name(&stored.file), c_name(&ended.file));
         renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str()).map_err(
@@ -206,21 +211,10 @@ impl Ledger {
         status: i32,
         marked: u64,
     ) -> Result<StoredEntry> {
-        let (namespace, pid, began) = (own_namespace()?, entry.owner.pid, entry.began);
-        let file = file_name(namespace, pid, Some(status));
         let entry = LedgerEntry { sequence: self.next_number(root, marked)?, ..entry };
-        enter(self.dirs[0].dir(), &file, &entry)?;
-        let (namespace, status, entry) = (Some(namespace), Some(status), Some(entry));
-        Ok(StoredEntry {
-            file,
-            dir: 0,
-            namespace,
-            pid,
-            status,
-            entry,
-            began,
-            liveness: Liveness::Alive,
-        })
+        let stored = StoredEntry::of_living(own_namespace()?, entry, Some(status));
+        enter_stored(self.own.dir(), &stored)?;
+        Ok(stored)
     }
 
     /// If the number cannot be written, a later transfer may get the same one. Then the boot clock
@@ -238,15 +232,19 @@ impl Ledger {
 
     /// Removes an entry; one that is gone already is no error.
     pub fn strike(&self, stored: &StoredEntry) -> Result<()> {
-        self.unlink(stored.dir, &stored.file)
-    }
-
-    fn unlink(&self, dir: usize, file: &str) -> Result<()> {
-        let dir = self.dirs[dir].dir();
-        match unlinkat(dir.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(cause) => Err(Error::io("remove", &dir.path.join(file), cause)),
+        let Some(path) = &stored.elsewhere else { return unlink(self.own.dir(), &stored.file) };
+        match OwnedDir::open(path) {
+            Ok(elsewhere) => unlink(elsewhere.dir(), &stored.file),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
         }
+    }
+}
+
+fn unlink(dir: Dir, file: &str) -> Result<()> {
+    match unlinkat(dir.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(cause) => Err(Error::io("remove", &dir.path.join(file), cause)),
     }
 }
 
@@ -254,6 +252,10 @@ fn make_dir(path: &Path) -> Result<OwnedDir> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|cause| Error::io("make", path, cause))?;
     OwnedDir::open(path)
+}
+
+fn enter_stored(dir: Dir, stored: &StoredEntry) -> Result<()> {
+    stored.entry.iter().try_for_each(|entry| enter(dir, &stored.file, entry))
 }
 
 fn enter(dir: Dir, file: &str, entry: &LedgerEntry) -> Result<()> {
@@ -279,10 +281,14 @@ fn never_began(dir: Dir, file: &str) -> bool {
     PidNamespace::origin(namespace.as_ref()) == EntryOrigin::EarlierBoot && is_unwritten()
 }
 
-fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
+/// The entries of the root's `own` directory, and of those `elsewhere` that exist.
+fn entries_in(own: Option<&OwnedDir>, elsewhere: &[PathBuf]) -> Result<Vec<StoredEntry>> {
     let mut entries = Vec::new();
     let census = Census::default();
-    for (index, dir) in dirs.iter().enumerate() {
+    let others: Vec<OwnedDir> =
+        elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok()).collect();
+    let own = own.map(|dir| (dir, None));
+    for (dir, elsewhere) in own.into_iter().chain(others.iter().map(|dir| (dir, Some(&dir.path)))) {
         for file in names_in(dir.dir())? {
             let Some((namespace, pid, status)) = read_name(&file) else { continue };
             if never_began(dir.dir(), &file) {
@@ -315,7 +321,7 @@ fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
                 entry.as_ref().map_or_else(|| modified(dir.dir(), &file), |entry| entry.began);
             entries.push(StoredEntry {
                 file,
-                dir: index,
+                elsewhere: elsewhere.cloned(),
                 namespace,
                 pid,
                 status,

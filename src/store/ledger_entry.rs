@@ -4,6 +4,8 @@
 //! The [PID namespace](crate::system::pid_namespace) is named by machine, boot and number. Earlier
 //! versions wrote `PID` and `PID.STATUS`.
 
+use std::path::PathBuf;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -114,8 +116,8 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone)]
 pub struct StoredEntry {
     pub(crate) file: String,
-    /// The index of the ledger's directory that it is in.
-    pub(crate) dir: usize,
+    /// The directory that it is in, if that is outside the snapshot root.
+    pub(crate) elsewhere: Option<PathBuf>,
     /// The PID namespace of its process; none if an earlier version wrote it.
     pub(crate) namespace: Option<PidNamespace>,
     /// The number, in that namespace, of the process that works on the transfer.
@@ -133,6 +135,24 @@ pub struct StoredEntry {
 }
 
 impl StoredEntry {
+    /// The entry in the root's own ledger of a process of this `namespace`, which is alive.
+    pub(crate) fn of_living(
+        namespace: PidNamespace,
+        entry: LedgerEntry,
+        status: Option<i32>,
+    ) -> Self {
+        StoredEntry {
+            file: file_name(namespace, entry.owner.pid, status),
+            elsewhere: None,
+            namespace: Some(namespace),
+            pid: entry.owner.pid,
+            status,
+            began: entry.began,
+            entry: Some(entry),
+            liveness: Liveness::Alive,
+        }
+    }
+
     /// Whether the transfer is running, as far as is known, and may change the module.
     pub fn is_running_push(&self) -> bool {
         self.status.is_none() && self.liveness != Liveness::Dead && self.writes()

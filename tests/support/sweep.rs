@@ -73,6 +73,16 @@ impl Call {
         self.injected(&format!("error={error}"), command)
     }
 
+    /// Whether it opens a file that is made if it does not exist.
+    pub(crate) fn creates(&self) -> bool {
+        self.name.starts_with("open") && self.arguments.contains("O_CREAT")
+    }
+
+    /// Whether its arguments contain `name`.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.arguments.contains(name)
+    }
+
     fn injected(&self, what: &str, command: impl FnOnce(&[&str]) -> Command) -> Run {
         let Call { name, number, .. } = self;
         let inject = format!("inject={name}:{what}:when={number}");
@@ -85,7 +95,7 @@ impl Call {
     /// that the sweep is about.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
         match self.name.as_str() {
-            "open" | "openat" | "openat2" if self.arguments.contains("O_CREAT") => {
+            "open" | "openat" | "openat2" if self.creates() => {
                 &["ENOSPC", "EIO", "EDQUOT", "EPERM", "EINTR"]
             }
             "open" | "openat" | "openat2" => &["EIO", "EPERM", "EINTR"],

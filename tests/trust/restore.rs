@@ -6,6 +6,7 @@ use crate::support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -163,13 +164,20 @@ fn a_restore_in_place_killed_at_any_call_is_finished_by_the_next() {
 }
 
 fn failing_anywhere(form: Form, bound: usize) {
+    failing_at(form, bound, |_| true);
+}
+
+/// Restores fail at the calls that `is_meant` accepts.
+fn failing_at(form: Form, bound: usize, is_meant: impl Fn(&Call) -> bool) {
     if !root() || !have(&["strace"]) {
         return;
     }
-    let calls = {
+    let mut calls = {
         let site = Site::new(form);
         calls(&site.module, |strace| site.restore(strace))
     };
+    calls.retain(is_meant);
+    assert!(!calls.is_empty(), "no such call");
     let faults: Vec<(&Call, &str)> = calls
         .iter()
         .flat_map(|call| call.errors().iter().map(move |error| (call, *error)))
@@ -207,6 +215,14 @@ fn whatever_fails_in_a_restore_is_told_and_the_next_finishes_it() {
 #[test]
 fn whatever_fails_in_a_restore_in_place_is_told_and_the_next_finishes_it() {
     failing_anywhere(Form::InPlace, 60);
+}
+
+/// The entry is written to this machine's memory, in a directory that is made for it.
+#[test]
+fn a_restore_in_place_is_entered_elsewhere_if_the_disk_of_the_root_is_full() {
+    let namespace = fs::metadata("/proc/self/ns/pid").expect("/proc").ino();
+    let entry = format!("-{namespace}-");
+    failing_at(Form::InPlace, 100, |call| call.creates() && call.names(&entry));
 }
 
 /// A process that opens a pipe waits for ever.
