@@ -56,7 +56,8 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     context.set_level(&target);
     let label = target.label();
     set_subject(Some(label.clone()));
-    let read = match request.opener() == Opener::Reader && !target.is_registered() {
+    // If that cannot be found out, it may be a restore module.
+    let read = match request.opener() == Opener::Reader && !target.is_surely_registered() {
         true => read_roots(context, &connection, &request),
         false => ReadRoots::default(),
     };

@@ -64,8 +64,9 @@ fn record_adopted(root: &SnapshotRoot, zone: &Zone, name: &str) -> Result<()> {
     let records = root.subdir(Subdir::Records)?;
     match Record::read(records.dir(), name) {
         Ok(None) => {}
-        // One that cannot be read is left as it is.
-        Ok(Some(_)) | Err(_) => return Ok(()),
+        // A damaged one is left as it is.
+        Ok(Some(_)) | Err(Error::Damaged { .. }) => return Ok(()),
+        Err(error) => return Err(error),
     }
     Record::adopted(parsed.time, parsed.grade).write_before_sync(records.dir(), name)?;
     dir::sync(records.dir())
