@@ -216,6 +216,18 @@ pub(crate) enum Command {
 
 impl Command {
     /// How much of the file system the command is meant to change.
+    /// Whether it shows what there is, waits for no lock and keeps nothing.
+    pub(crate) fn only_looks(&self) -> bool {
+        let is_look = matches!(
+            self,
+            Command::Check { .. }
+                | Command::Status { .. }
+                | Command::List { .. }
+                | Command::Plan { .. }
+        );
+        is_look && self.write_scope() != WriteScope::Roots
+    }
+
     pub(crate) fn write_scope(&self) -> WriteScope {
         match self {
             Command::Plan { .. }

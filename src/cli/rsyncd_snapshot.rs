@@ -96,7 +96,10 @@ pub fn main() -> ExitCode {
     let write_scope = line.command.as_ref().map_or(WriteScope::Roots, Command::write_scope);
     let prober = is_check.then(Prober::start).flatten();
     confine::drop_capabilities(write_scope);
-    let settings = Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref());
+    let mut settings = Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref());
+    if line.command.as_ref().is_some_and(Command::only_looks) {
+        settings.memory = settings.memory.read_once();
+    }
     let context = Context {
         // A hook uses what its own line names.
         settings: if is_hook { settings } else { settings.reading_hooks(read_hook) },

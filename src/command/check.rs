@@ -225,6 +225,7 @@ fn check_all(
     let shows_snapshots = |module: &RsyncdModule| {
         around.doctor().is_some_and(|doctor| doctor.is_restore_module_without_hooks(module))
     };
+    known_modules::ask_ahead(&context.settings, conf);
     let mut modules = Vec::new();
     for module in &conf.modules {
         let has_hook = concerns(module);

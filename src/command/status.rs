@@ -25,7 +25,7 @@ use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::module::context::Context;
 use crate::module::expected_pushes::expects_pushes;
-use crate::module::known_modules::{KnownModule, Needs, beyond_conf, resolved_for};
+use crate::module::known_modules::{KnownModule, Needs, ask_ahead, beyond_conf, resolved_for};
 use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::run::lost_directory::lost_directory_error;
@@ -123,6 +123,7 @@ fn all(settings: &Settings) -> Result<Vec<Found>> {
     let conf = settings.rsyncd()?;
     let configured = conf.modules.iter().filter_map(|module| {
         Some(with_finding((escape(&module.name), of_conf(settings, module)?)))
+    ask_ahead(settings, conf);
     });
     let beyond = beyond_conf(settings, conf, Needs::Root).into_iter().filter_map(|one| match one {
         KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
