@@ -1,7 +1,7 @@
 //! The commands of rsyncd-snapshot with their arguments.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
@@ -191,7 +191,8 @@ pub(crate) enum Command {
         /// Print metrics for Prometheus instead, and end with 0
         #[arg(long, conflicts_with_all = ["json", "wide"])]
         prometheus: bool,
-        /// Replace this file by the metrics, as a whole, so that node_exporter can read it
+        /// Replace this file by the metrics, as a whole, so that node_exporter can read it; `-` is
+        /// standard output
         #[arg(long, value_name = "FILE", requires = "prometheus")]
         output: Option<PathBuf>,
         /// Be the process that tries what needs rights that `check` gives up
@@ -215,6 +216,18 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it shows what there is, waits for no lock and keeps nothing.
+    pub(crate) fn only_looks(&self) -> bool {
+        let is_look = matches!(
+            self,
+            Command::Check { .. }
+                | Command::Status { .. }
+                | Command::List { .. }
+                | Command::Plan { .. }
+        );
+        is_look && self.write_scope() != WriteScope::Roots
+    }
+
     /// How much of the file system the command is meant to change.
     pub(crate) fn write_scope(&self) -> WriteScope {
         match self {
@@ -224,15 +237,22 @@ impl Command {
             | Command::Status { .. }
             | Command::Complete { .. }
             | Command::Versions { .. }
-            | Command::Check { output: None, .. }
             | Command::ImportPolicy { .. }
             | Command::Expire { dry_run: true, .. }
             | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
-            Command::Check { output: Some(_), .. } => WriteScope::OutputFile,
+            Command::Check { output, .. } => match output_file(output.as_deref()) {
+                Some(_) => WriteScope::OutputFile,
+                None => WriteScope::Nothing,
+            },
             Command::Restore { options, .. } => options.write_scope(),
             Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
             Command::Hold { .. } => WriteScope::Unconfined,
             _ => WriteScope::Roots,
         }
     }
+}
+
+/// The file that `--output` names; none if that is standard output.
+pub(crate) fn output_file(named: Option<&Path>) -> Option<&Path> {
+    named.filter(|path| *path != Path::new("-"))
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use log::LevelFilter;
 use nix::sys::stat::Mode;
 
-use crate::cli::commands::Command;
+use crate::cli::commands::{Command, output_file};
 use crate::cli::examples;
 use crate::cli::shared_arguments::HELP;
 use crate::cli::usage_status::status_of_usage;
@@ -17,6 +17,7 @@ use crate::command::check::CheckOptions;
 use crate::command::doctor::prober::Prober;
 use crate::command::doctor::prober_process;
 use crate::command::expire::ExpireOptions;
+use crate::command::finding::Severity;
 use crate::command::release::{self, Released};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
@@ -63,7 +64,10 @@ pub fn main() -> ExitCode {
     let line = match examples::parse::<CommandLine>(std::env::args_os()) {
         Ok(line) => line,
         // Help and version are no errors.
-        Err(error) => return status_of_usage(crate::tell::usage::print::<CommandLine>(error)),
+        Err(error) => {
+            let exit = crate::tell::usage::print::<CommandLine>(error);
+            return status_of_usage::<CommandLine>(exit);
+        }
     };
     if matches!(line.command, Some(Command::Check { prober: true, .. })) {
         prober_process::run();
@@ -96,7 +100,10 @@ pub fn main() -> ExitCode {
     let write_scope = line.command.as_ref().map_or(WriteScope::Roots, Command::write_scope);
     let prober = is_check.then(Prober::start).flatten();
     confine::drop_capabilities(write_scope);
-    let settings = Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref());
+    let mut settings = Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref());
+    if line.command.as_ref().is_some_and(Command::only_looks) {
+        settings.memory = settings.memory.read_once();
+    }
     let context = Context {
         // A hook uses what its own line names.
         settings: if is_hook { settings } else { settings.reading_hooks(read_hook) },
@@ -116,7 +123,11 @@ pub fn main() -> ExitCode {
                 }
                 error => log::error!("{error}"),
             }
-            error.exit().into()
+            match is_check {
+                // A plugin ends with another status only for what it has found.
+                true => Severity::Unknown.code().into(),
+                false => error.exit().into(),
+            }
         }
     }
 }
@@ -205,7 +216,7 @@ fn dispatch(
             }
         }
         Some(Command::Check { modules, format, prometheus, output, .. }) => {
-            let output = output.as_deref();
+            let output = output_file(output.as_deref());
             let (module, json) = (modules.name(), format.apply());
             let options = CheckOptions { module, json, prometheus, output };
             return command::check::run(context, &options, prober);

@@ -19,7 +19,7 @@ directory or its snapshot root. NAME is a snapshot's name or what only that name
 Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
 3 gave up waiting for another run, the job queue or a push,
 4 done, but read the lines that begin with \"warning:\".
-`check`: 0 ok, 1 warning, 2 critical, 3 unknown; with --prometheus as other commands.";
+`check`: 0 ok, 1 warning, 2 critical, 3 unknown or wrong usage; with --prometheus 0 or 3.";
 
 /// Below the help of `hold`.
 pub(crate) const HOLD_HELP: &str = "\

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
 
+use crate::command::check_module::{SeenRoot, check_module};
 use crate::command::check_surroundings::{
     RsyncdView, Surroundings, conf_finding, of_section, tell_broken_conf, without_directory,
     without_modules,
@@ -20,20 +21,15 @@ use crate::command::check_view::{CheckView, CheckedModuleView, POLICY, RSYNCD_CO
 use crate::command::client_view;
 use crate::command::doctor::Doctor;
 use crate::command::doctor::prober::Prober;
-use crate::command::doctor::writing;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::full_commands::{with_module, with_options};
 use crate::command::metrics;
-use crate::command::module_findings::{
-    denied, former, last_attempt, last_failure, place_of_root, policy_trouble, without_repetition,
-};
+use crate::command::module_findings::{denied, former, last_attempt};
 use crate::command::module_numbers::ModuleNumbers;
 use crate::command::performance_data::with_performance_data;
-use crate::command::root_findings::{RootFacts, RootSurroundings};
 use crate::command::writers::Writers;
-use crate::command::{config_findings, print_json, root_findings};
-use crate::config::forbidden::offers_only_reading;
+use crate::command::{config_findings, print_json};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::module::confine;
@@ -43,7 +39,6 @@ use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::store::output_file::OutputFile;
 use crate::system::clock::Clock;
-use crate::system::process_io;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, shell_word};
 use crate::tell::exit::Exit;
@@ -56,7 +51,7 @@ pub(crate) struct CheckOptions<'a> {
     pub(crate) json: bool,
     /// Metrics instead of findings.
     pub(crate) prometheus: bool,
-    /// Where the metrics are written.
+    /// Where the metrics are written; none for standard output.
     pub(crate) output: Option<&'a Path>,
 }
 
@@ -98,11 +93,11 @@ pub(crate) fn run(
         }
         (None, Ok(conf)) => check_all(context, conf, &around),
         (None, Err(error)) => {
-            vec![CheckedModuleView::new(RSYNCD_CONF.into(), vec![conf_finding(&error)])]
+            vec![CheckedModuleView::of_file(RSYNCD_CONF, vec![conf_finding(&error)])]
         }
     };
     let of_policies = config_findings::of_policies(&policies);
-    let of_policies = of_policies.map(|found| CheckedModuleView::new(POLICY.to_string(), found));
+    let of_policies = of_policies.map(|found| CheckedModuleView::of_file(POLICY, found));
     modules.extend(of_policies);
     match (around.of_server(module), modules.first_mut().filter(|_| module.is_some())) {
         (Some(server), Some(named)) => named.add(server.findings),
@@ -182,13 +177,17 @@ fn checked(
     let mut found = match target {
         Ok(target) => {
             let seen = Cell::new(None);
-            let findings = check_module(&target, around, &|facts| {
-                seen.set(Some((ModuleNumbers::of(facts), client_view::of_history(facts.history))));
+            let findings = check_module(&target, around, &|root| {
+                seen.set(Some(match root {
+                    SeenRoot::Itself(facts) => {
+                        let clients = client_view::of_history(facts.history);
+                        (Some(ModuleNumbers::of(facts)), clients)
+                    }
+                    SeenRoot::ByItsUser(theirs) => (theirs.numbers, theirs.clients),
+                }));
             });
-            let (numbers, clients) = match seen.take() {
-                Some((numbers, clients)) => (Some(numbers), clients),
-                None => (None, client_view::of_module(&target)),
-            };
+            let (numbers, clients) =
+                seen.take().unwrap_or_else(|| (None, client_view::of_module(&target)));
             CheckedModuleView { numbers, clients, ..CheckedModuleView::new(label, findings) }
         }
         Err(error) => {
@@ -226,6 +225,7 @@ fn check_all(
         around.doctor().is_some_and(|doctor| doctor.is_restore_module_without_hooks(module))
     };
     let mut modules = Vec::new();
+    known_modules::ask_ahead(&context.settings, conf);
     for module in &conf.modules {
         let has_hook = concerns(module);
         let path = match module.whereabouts() {
@@ -278,123 +278,7 @@ fn check_all(
     }
     if modules.is_empty() {
         let finding = without_modules(context, conf, around);
-        modules.push(CheckedModuleView::new(RSYNCD_CONF.into(), vec![finding]));
+        modules.push(CheckedModuleView::of_file(RSYNCD_CONF, vec![finding]));
     }
     modules
-}
-
-/// The findings about a module and its root, without those about rsyncd.conf.
-pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
-    let around = Surroundings {
-        others: target.other_modules(),
-        rsyncd: None,
-        ended_with_23: Cell::new(false),
-        told_mistakes: Vec::new(),
-    };
-    check_module(target, &around, &|_| ())
-}
-
-/// The findings about a module and its root. `note` is called with what is known of the root, if
-/// that can be read.
-pub(crate) fn check_module(
-    target: &Target,
-    around: &Surroundings,
-    note: &dyn Fn(&RootFacts),
-) -> Vec<Finding> {
-    let critical = |id, message: String| Finding::new(id, Severity::Critical, message);
-    // What a newer version wrote is not understood here, so nothing else about it is told.
-    let module = around.module_of(target);
-    let access = around.doctor().and_then(|doctor| doctor.root_access(module, target));
-    let found = match of_root(target, around, note) {
-        Err(error @ Error::Newer { .. }) => {
-            return vec![critical(FindingId::NewerVersion, error.to_string())];
-        }
-        found => found,
-    };
-    let has_history = target.is_registered() || target.lost_history().is_some();
-    let mut findings: Vec<Finding> = of_section(module, has_history, around).collect();
-    if let Some(access) = access {
-        findings.extend(access);
-        let doctor = around.doctor().zip(module);
-        findings.extend(doctor.into_iter().flat_map(|(it, module)| it.rights(module, target)));
-        return findings;
-    }
-    let only_reads = module.is_some_and(offers_only_reading);
-    if let (Some(module), true, Some(time)) =
-        (module, only_reads && !has_history, last_attempt(target))
-    {
-        findings.retain(|finding| finding.id != FindingId::ReadOnly);
-        findings.push(writing::after_pushes(module, target, time));
-        return findings;
-    }
-    if only_reads && !has_history {
-        let is_told = findings.iter().any(|finding| finding.id == FindingId::ReadOnly);
-        let message = "the module is read only, so no snapshots are made of it";
-        let note = Finding::new(FindingId::ReadOnly, Severity::Ok, message);
-        findings.extend((!is_told).then_some(note));
-        return findings;
-    }
-    let nesting = target.check_nesting_among(&around.others);
-    let is_refused = nesting.is_err();
-    if let Err(refusal) = nesting {
-        let level = if only_reads { Severity::Warning } else { Severity::Critical };
-        findings.push(Finding::new(FindingId::RootNested, level, refusal.to_string()));
-    }
-    let of_hooks = module.zip(around.doctor());
-    if !of_hooks.is_some_and(|(module, doctor)| doctor.tells_missing_policy(module, target)) {
-        findings.extend(policy_trouble(target, &around.told_mistakes));
-    }
-    findings.extend(last_failure(target));
-    let lost_memory = target.lost_memory();
-    findings.extend(
-        lost_memory.map(|lost| Finding::new(FindingId::MemoryLost, Severity::Warning, lost)),
-    );
-    let lost_history = target.lost_history();
-    findings.extend(lost_history.map(|lost| critical(FindingId::RootLost, lost.to_string())));
-    match found {
-        Ok(mut found) => {
-            // Where no root can be, its mode does not matter.
-            let of_place = [FindingId::RootOpen, FindingId::RootNew];
-            found.retain(|finding| !is_refused || has_history || !of_place.contains(&finding.id));
-            findings.extend(found);
-        }
-        Err(error) => {
-            let finding = denied(FindingId::Root, &error);
-            let doubt = around.doctor().and_then(|doctor| doctor.doubt_of_owner(module, target));
-            let end = place_of_root(target, &error) + &doubt.unwrap_or_default();
-            let text = || format!("{error}{end}");
-            findings.push(finding.unwrap_or_else(|| critical(FindingId::Root, text())));
-        }
-    }
-    if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {
-        findings.extend(rsyncd.doctor.of_places(module, target));
-        let pre = rsyncd.doctor.hooks(module).pre;
-        findings.extend(config_findings::of_module(&rsyncd.writers, module, &pre, target));
-    }
-    without_repetition(findings)
-}
-
-fn of_root(
-    target: &Target,
-    around: &Surroundings,
-    note: &dyn Fn(&RootFacts),
-) -> Result<Vec<Finding>, Error> {
-    let has_links = |path: &std::path::Path| around.doctor()?.has_links(path);
-    let written = |pid: u32| match around.doctor() {
-        Some(doctor) => doctor.bytes_written_below(pid),
-        None => process_io::bytes_written_below(pid),
-    };
-    let module = around.module_of(target).zip(around.doctor());
-    let of_root = RootSurroundings {
-        has_links: &has_links,
-        written: &written,
-        hook_fails: module.is_some_and(|(module, doctor)| doctor.hook_fails(module)),
-        ended_with_23: Cell::new(false),
-        note,
-    };
-    let found = root_findings::of_root(target, &of_root);
-    if of_root.ended_with_23.get() {
-        around.ended_with_23.set(true);
-    }
-    found
 }

@@ -65,7 +65,7 @@ impl<'a> Surroundings<'a> {
         let modules: Vec<&RsyncdModule> =
             rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
         let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
-        (!findings.is_empty()).then(|| CheckedModuleView::new(RSYNCD_CONF.to_string(), findings))
+        (!findings.is_empty()).then(|| CheckedModuleView::of_file(RSYNCD_CONF, findings))
     }
 }
 

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use serde::Serialize;
 
 use crate::command::client_view::ClientView;
-use crate::command::finding::{Finding, Severity};
+use crate::command::finding::{Finding, Severity, mark_consequences};
 use crate::command::finding_id::FindingId;
 use crate::command::module_numbers::ModuleNumbers;
 use crate::tell::counted;
@@ -17,6 +17,8 @@ use crate::tell::counted;
 #[derive(Serialize)]
 pub(crate) struct CheckedModuleView {
     pub(crate) module: String,
+    /// Whether it is a module, and not [`POLICY`] or [`RSYNCD_CONF`]. A module may have that name.
+    pub(crate) is_module: bool,
     pub(crate) status: Severity,
     pub(crate) findings: Vec<Finding>,
     pub(crate) clients: Vec<ClientView>,
@@ -26,16 +28,27 @@ pub(crate) struct CheckedModuleView {
 
 impl CheckedModuleView {
     pub(crate) fn new(module: String, findings: Vec<Finding>) -> Self {
-        let (status, numbers) = (Severity::Ok, None);
-        let mut view =
-            CheckedModuleView { module, status, findings: vec![], clients: vec![], numbers };
+        let mut view = CheckedModuleView {
+            module,
+            is_module: true,
+            status: Severity::Ok,
+            findings: vec![],
+            clients: vec![],
+            numbers: None,
+        };
         view.add(findings);
         view
+    }
+
+    /// What is told of a file of the configuration: [`POLICY`] or [`RSYNCD_CONF`].
+    pub(crate) fn of_file(name: &str, findings: Vec<Finding>) -> Self {
+        CheckedModuleView { is_module: false, ..CheckedModuleView::new(name.into(), findings) }
     }
 
     /// Adds findings; the worst come first.
     pub(crate) fn add(&mut self, findings: Vec<Finding>) {
         self.findings.extend(findings);
+        mark_consequences(&mut self.findings);
         self.findings.sort_by_key(|finding| Reverse(finding.level));
         self.status = self.findings.first().map_or(Severity::Ok, |finding| finding.level);
     }
@@ -45,23 +58,27 @@ impl CheckedModuleView {
         self.findings.iter().any(|finding| finding.id == id)
     }
 
-    /// How many lines about it do not say OK.
+    /// How many problems there are to solve.
     fn problems(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.level != Severity::Ok).count()
+        self.findings.iter().filter(|finding| finding.is_problem()).count()
     }
 
-    /// Its lines. `with_details`: also what could not be examined. `problems`: how many lines from
-    /// its first one on do not say OK. `end`: what the first one ends with.
+    /// Its lines. `with_details`: also what could not be examined. `problems`: how many there are
+    /// from its first line on. `end`: what the first one ends with.
     fn to_text(&self, with_details: bool, problems: usize, end: &str) -> String {
         let shown = self.findings.iter().filter(|finding| with_details || !finding.is_detail);
         let mut shown: Vec<&Finding> = shown.collect();
         // Where all is well, the line that sums up is worth more than a note.
         let is_note = |one: &Finding| one.level == Severity::Ok && one.id != FindingId::Age;
-        shown.sort_by_key(|finding| (Reverse(finding.level), is_note(finding)));
+        shown.sort_by_key(|finding| {
+            (Reverse(finding.level), finding.is_consequence, is_note(finding))
+        });
         // Lines that say OK are not counted: they would read like problems.
+        let first = shown.first().is_some_and(|finding| finding.is_problem());
+        let more = problems - usize::from(first);
         let line = |(at, finding): (usize, &&Finding)| {
             let (status, module) = (finding.level.word(), &self.module);
-            let end = match problems.saturating_sub(1) {
+            let end = match more {
                 _ if at > 0 => String::new(),
                 0 => end.to_string(),
                 1 => format!("; 1 more problem below{end}"),
@@ -103,10 +120,10 @@ impl CheckView {
     pub(crate) fn to_text(&self, with_details: bool) -> String {
         let mut modules: Vec<&CheckedModuleView> = self.modules.iter().collect();
         // A mistake of the policy is the cause of what modules suffer by it.
-        modules.sort_by_key(|module| (Reverse(module.status), module.module != POLICY));
+        let is_policy = |module: &CheckedModuleView| !module.is_module && module.module == POLICY;
+        modules.sort_by_key(|module| (Reverse(module.status), !is_policy(module)));
         let is_well = |module: &&&CheckedModuleView| {
-            let is_module = ![POLICY, RSYNCD_CONF].contains(&module.module.as_str());
-            is_module && module.status == Severity::Ok && !module.findings.is_empty()
+            module.is_module && module.status == Severity::Ok && !module.findings.is_empty()
         };
         let all: usize = modules.iter().map(|module| module.problems()).sum();
         let well = modules.iter().skip(1).filter(is_well).count();
@@ -165,6 +182,10 @@ mod tests {
             let findings = levels.iter().map(|level| Finding::new(FindingId::Age, *level, "x"));
             CheckedModuleView::new(name.to_string(), findings.collect())
         };
+        let file = |name: &str, levels: &[Severity]| CheckedModuleView {
+            is_module: false,
+            ..module(name, levels)
+        };
         use Severity::{Critical, Ok, Warning};
         for (modules, expected) in [
             (vec![module("a", &[Ok])], "OK - a: x"),
@@ -183,12 +204,40 @@ mod tests {
             ),
             // These are no modules.
             (
-                vec![module("a", &[Ok]), module(POLICY, &[Critical]), module(RSYNCD_CONF, &[Ok])],
+                vec![module("a", &[Ok]), file(POLICY, &[Critical]), file(RSYNCD_CONF, &[Ok])],
                 "CRITICAL - policy: x; 1 module OK",
+            ),
+            // A module of that name is one.
+            (
+                vec![module("policy", &[Ok]), module("rsyncd.conf", &[Ok])],
+                "OK - policy: x; 1 more module OK",
             ),
         ] {
             let text = CheckView::new(modules).to_text(false);
             assert_eq!(text.lines().next(), Some(expected), "{text}");
         }
+    }
+    #[test]
+    fn what_comes_of_a_problem_is_not_counted_as_another_one() {
+        let warning = |id| Finding::new(id, Severity::Warning, id.name());
+        let told = Finding { is_consequence: true, ..warning(FindingId::PolicyMistake) };
+        let late = vec![told.clone(), warning(FindingId::Age), warning(FindingId::PushAge)];
+        let torn = vec![told, warning(FindingId::FailedPush), warning(FindingId::Marks)];
+        let policy = vec![warning(FindingId::PolicyMistake)];
+        let view = CheckView::new(vec![
+            CheckedModuleView::new("a".into(), late),
+            CheckedModuleView::new("b".into(), torn),
+            CheckedModuleView::of_file(POLICY, policy),
+        ]);
+        assert_eq!(
+            view.to_text(false),
+            "WARNING - policy: policy-mistake; 2 more problems below\n\
+             WARNING - a: push-age\n\
+             WARNING - a: policy-mistake\n\
+             WARNING - a: age\n\
+             WARNING - b: marks\n\
+             WARNING - b: policy-mistake\n\
+             WARNING - b: failed-push\n"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The clients of a module in the JSON of `check`.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::command::root_findings::push_history;
 use crate::decide::push_history::{ClientPushes, PushHistory};
@@ -10,7 +10,7 @@ use crate::module::target::Target;
 use crate::store::state::State;
 
 /// What is known of the pushes of one client.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ClientView {
     user: String,
     name: String,
@@ -21,11 +21,11 @@ pub(crate) struct ClientView {
     usual_seconds: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct FailedPushView {
     time: DateTime<Utc>,
     status: i32,
-    meaning: Option<&'static str>,
+    meaning: Option<String>,
     free_bytes: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ fn view(history: &PushHistory, client: &ClientPushes) -> ClientView {
         last_failed_push: client.failed.as_ref().map(|end| FailedPushView {
             time: end.time,
             status: end.status,
-            meaning: RsyncStatus(end.status).meaning(),
+            meaning: RsyncStatus(end.status).meaning().map(str::to_string),
             free_bytes: end.free_bytes,
         }),
         last_snapshot: client.snapshot.clone(),

@@ -1,5 +1,7 @@
 //! A finding of `check` and its severity, which decides the exit status.
 
+use std::ops::Not;
+
 use serde::{Deserialize, Serialize};
 
 use crate::command::finding_id::FindingId;
@@ -44,6 +46,9 @@ pub(crate) struct Finding {
     pub level: Severity,
     /// What was found, and what to do about it.
     pub message: String,
+    /// Whether it comes of another finding, and ends with it.
+    #[serde(default, rename = "consequence", skip_serializing_if = "Not::not")]
+    pub is_consequence: bool,
     /// Whether only `--verbose` and JSON show it.
     #[serde(skip)]
     pub is_detail: bool,
@@ -51,7 +56,12 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub(crate) fn new(id: FindingId, level: Severity, message: impl Into<String>) -> Self {
-        Finding { id, level, message: message.into(), is_detail: false }
+        Finding { id, level, message: message.into(), is_consequence: false, is_detail: false }
+    }
+
+    /// Whether it is something to solve that no other finding stands for.
+    pub(crate) fn is_problem(&self) -> bool {
+        self.level != Severity::Ok && !self.is_consequence
     }
 
     /// What could not be examined, and why. Nothing needs to be wrong, so only `--verbose` and JSON
@@ -59,5 +69,18 @@ impl Finding {
     pub(crate) fn cannot_tell(id: FindingId, why: impl std::fmt::Display) -> Self {
         let message = format!("cannot tell: {why}");
         Finding { is_detail: true, ..Finding::new(id, Severity::Ok, message) }
+    }
+}
+
+/// Marks what another finding about the same module is the cause of: snapshots get old if no push
+/// comes, and a push that was not made up for leaves the module torn.
+pub(crate) fn mark_consequences(findings: &mut [Finding]) {
+    for (cause, effect) in
+        [(FindingId::PushAge, FindingId::Age), (FindingId::Marks, FindingId::FailedPush)]
+    {
+        if findings.iter().any(|one| one.id == cause && one.is_problem()) {
+            let effects = findings.iter_mut().filter(|one| one.id == effect);
+            effects.for_each(|one| one.is_consequence = one.level != Severity::Ok);
+        }
     }
 }

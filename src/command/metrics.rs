@@ -66,7 +66,9 @@ struct Labelled<'a> {
 pub(crate) fn to_text(view: &CheckView, now: DateTime<Utc>) -> String {
     let mut modules: BTreeMap<String, Labelled> = BTreeMap::new();
     for module in &view.modules {
-        let label = format!("module=\"{}\"", label_value(&module.module));
+        // A module may be called `policy`, too.
+        let end = if module.is_module { "" } else { ",is_module=\"false\"" };
+        let label = format!("module=\"{}\"{end}", label_value(&module.module));
         let empty = || Labelled { status: module.status, findings: BTreeMap::new(), numbers: None };
         let labelled = modules.entry(label).or_insert_with(empty);
         labelled.status = labelled.status.max(module.status);
@@ -157,13 +159,13 @@ mod tests {
             numbers: Some(numbers),
             ..CheckedModuleView::new("a\"b\\".to_string(), findings)
         };
-        let unknown = CheckedModuleView::new("rsyncd.conf".to_string(), Vec::new());
+        let unknown = CheckedModuleView::of_file("rsyncd.conf", Vec::new());
         let text = to_text(&CheckView::new(vec![web, unknown]), time(1_795_000_060));
         for line in [
             "rsyncd_snapshot_check_timestamp_seconds 1795000060",
             "# TYPE rsyncd_snapshot_status gauge",
             r#"rsyncd_snapshot_status{module="a\"b\\"} 1"#,
-            r#"rsyncd_snapshot_status{module="rsyncd.conf"} 0"#,
+            r#"rsyncd_snapshot_status{module="rsyncd.conf",is_module="false"} 0"#,
             r#"rsyncd_snapshot_findings{module="a\"b\\",id="marks",level="warning"} 2"#,
             r#"rsyncd_snapshot_snapshots{module="a\"b\\",grade="complete"} 2"#,
             r#"rsyncd_snapshot_snapshots{module="a\"b\\",grade="partial"} 0"#,
@@ -187,9 +189,13 @@ mod tests {
             let numbers = Some(ModuleNumbers::default());
             CheckedModuleView { numbers, ..CheckedModuleView::new("policy".to_string(), findings) }
         };
-        let modules = vec![module(Severity::Warning), module(Severity::Critical)];
+        let told = vec![Finding::new(FindingId::PolicyMistake, Severity::Unknown, "")];
+        let file = CheckedModuleView::of_file("policy", told);
+        let modules = vec![module(Severity::Warning), module(Severity::Critical), file];
         let text = to_text(&CheckView::new(modules), time(0));
         assert_eq!(text.matches("rsyncd_snapshot_torn{").count(), 1, "{text}");
         assert!(text.contains("rsyncd_snapshot_status{module=\"policy\"} 2\n"), "{text}");
+        let of_file = "rsyncd_snapshot_status{module=\"policy\",is_module=\"false\"} 3\n";
+        assert!(text.contains(of_file), "{text}");
     }
 }

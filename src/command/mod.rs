@@ -6,6 +6,7 @@
 
 pub(crate) mod age_findings;
 pub(crate) mod check;
+pub(crate) mod check_module;
 mod check_surroundings;
 mod check_view;
 pub(crate) mod client_view;

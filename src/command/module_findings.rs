@@ -58,18 +58,22 @@ pub(crate) fn without_repetition(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-/// That nothing expires. `is_told`: the mistakes of the policy file have lines of their own.
+/// That nothing expires. `told`: the mistakes of the policy files that have lines of their own.
 pub(crate) fn policy_trouble(target: &Target, told: &[Vec<String>]) -> Vec<Finding> {
+    let mistake = |text: String| {
+        stops_expiry(Finding::new(FindingId::PolicyMistake, Severity::Critical, text))
+    };
+    if !told.contains(&target.trouble) {
+        return target.trouble.iter().cloned().map(mistake).collect();
+    }
     let count = counted(target.trouble.len(), "mistake");
-    let texts = match told.contains(&target.trouble) {
-        true => vec![format!("the policy has {count}: mend what the lines of `policy` tell")],
-        false => target.trouble.clone(),
-    };
-    let finding = |text| {
-        let message = format!("nothing expires: {text}");
-        Finding::new(FindingId::PolicyMistake, Severity::Critical, message)
-    };
-    texts.into_iter().map(finding).collect()
+    let text = format!("the policy has {count}: mend what the lines of `policy` tell");
+    vec![Finding { is_consequence: true, ..mistake(text) }]
+}
+
+/// A mistake of the policy as it is told of a module.
+pub(crate) fn stops_expiry(mistake: Finding) -> Finding {
+    Finding { message: format!("nothing expires: {}", mistake.message), ..mistake }
 }
 
 /// When a push to the module failed last, if no run has succeeded since.

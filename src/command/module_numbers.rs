@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use rustix::fs::fstatvfs;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::command::root_findings::RootFacts;
 use crate::decide::grade::Grade;
@@ -12,7 +12,7 @@ use crate::store::snapshots::ListedSnapshot;
 
 /// What is known of a module's snapshots, pushes and disk. A time is given as it is, and as an age
 /// when `check` ran.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ModuleNumbers {
     pub(crate) complete_snapshots: usize,
     pub(crate) partial_snapshots: usize,

@@ -10,22 +10,20 @@ use std::io::ErrorKind;
 
 use log::LevelFilter;
 
-use crate::command::check::check_module;
+use crate::command::check_module::{SeenRoot, check_module};
 use crate::command::check_surroundings::Surroundings;
-use crate::command::check_view::POLICY;
 use crate::command::config_findings;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::full_commands::{with_module, with_options};
 use crate::command::module_findings::{denied, former, last_attempt, unknown};
 use crate::command::print_json;
-use crate::command::root_findings::RootFacts;
 use crate::command::status_view::{RootView, StatusView, to_full_text, to_text};
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::module::context::Context;
 use crate::module::expected_pushes::expects_pushes;
-use crate::module::known_modules::{KnownModule, Needs, beyond_conf, resolved_for};
+use crate::module::known_modules::{KnownModule, Needs, ask_ahead, beyond_conf, resolved_for};
 use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::run::lost_directory::lost_directory_error;
@@ -57,7 +55,11 @@ pub(crate) fn run(context: &Context, names: &[OsString], json: bool) -> Result<E
         },
     );
     let seen: RefCell<Option<RootView>> = RefCell::new(None);
-    let note = |facts: &RootFacts<'_>| *seen.borrow_mut() = Some(RootView::of(facts));
+    let note = |root: SeenRoot| {
+        if let SeenRoot::Itself(facts) = root {
+            *seen.borrow_mut() = Some(RootView::of(facts));
+        }
+    };
     let around = Surroundings {
         others: context.other_modules(),
         rsyncd: None,
@@ -66,7 +68,7 @@ pub(crate) fn run(context: &Context, names: &[OsString], json: bool) -> Result<E
     };
     let mut views: Vec<StatusView> = Vec::new();
     let of_policies = config_findings::of_policies(&policies);
-    views.extend(of_policies.map(|findings| StatusView::new(POLICY.to_string(), None, findings)));
+    views.extend(of_policies.map(StatusView::of_policy));
     for (label, module) in found {
         let (argument, findings) = match module {
             Ok(target) => (Some(target.argument()), findings_of(&target, &around, &note)),
@@ -121,6 +123,7 @@ fn all_named(settings: &Settings, names: &[OsString]) -> Result<(Vec<Found>, Exi
 /// All modules that have had a run or should have one.
 fn all(settings: &Settings) -> Result<Vec<Found>> {
     let conf = settings.rsyncd()?;
+    ask_ahead(settings, conf);
     let configured = conf.modules.iter().filter_map(|module| {
         Some(with_finding((escape(&module.name), of_conf(settings, module)?)))
     });
@@ -158,7 +161,7 @@ fn of_conf(settings: &Settings, module: &RsyncdModule) -> Option<Result<Target>>
     (was_used || expects_pushes(module)).then_some(found)
 }
 
-fn findings_of(target: &Target, around: &Surroundings, note: &dyn Fn(&RootFacts)) -> Vec<Finding> {
+fn findings_of(target: &Target, around: &Surroundings, note: &dyn Fn(SeenRoot)) -> Vec<Finding> {
     let mut findings = check_module(target, around, note);
     let found = target.module_path.symlink_metadata();
     if found.is_err_and(|error| error.kind() == ErrorKind::NotFound) {

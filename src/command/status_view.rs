@@ -8,7 +8,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::command::finding::{Finding, Severity};
+use crate::command::check_view::POLICY;
+use crate::command::finding::{Finding, Severity, mark_consequences};
 use crate::command::finding_id::FindingId;
 use crate::command::list_view::rfc3339;
 use crate::command::module_numbers::space;
@@ -29,6 +30,8 @@ use crate::tell::terminal::shorten;
 #[derive(Serialize)]
 pub(crate) struct StatusView {
     pub(crate) module: String,
+    /// Whether it is a module, and not the policy file. A module may have that name.
+    pub(crate) is_module: bool,
     /// The worst level of the findings.
     pub(crate) status: Severity,
     /// None if nothing is known of its root.
@@ -159,9 +162,15 @@ fn last_push(history: &PushHistory, now: DateTime<Utc>) -> Option<PushView> {
 
 impl StatusView {
     pub(crate) fn new(module: String, root: Option<RootView>, mut findings: Vec<Finding>) -> Self {
+        mark_consequences(&mut findings);
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         let status = findings.first().map_or(Severity::Ok, |finding| finding.level);
-        StatusView { module, status, root, findings }
+        StatusView { module, is_module: true, status, root, findings }
+    }
+
+    /// What is told of the policy file.
+    pub(crate) fn of_policy(findings: Vec<Finding>) -> Self {
+        StatusView { is_module: false, ..StatusView::new(POLICY.to_string(), None, findings) }
     }
 
     /// The cells of its row, in the order of [`TITLES`].

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 
 use crate::decide::obstacle::{Obstacle, Obstacles};
 use crate::engine::listing::Listing;
@@ -18,20 +18,32 @@ use crate::tell::escape::escape;
 pub(crate) const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 200;
 
-/// What keeps the file or directory `name` in `parent` from being removed. The entry itself is
-/// examined, with one call, and nothing below it.
+/// The number of a device, in two parts.
+pub(crate) type Device = (u32, u32);
+
+/// The device that a directory is on; none if the kernel does not tell.
+pub(crate) fn device_of(directory: BorrowedFd) -> Option<Device> {
+    let found = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok()?;
+    Some((found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// [`obstacle_on`] for a single entry of a directory.
 pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
+    obstacle_on(device_of(parent)?, parent, name)
+}
+
+/// What keeps the file or directory `name` in `parent`, a directory on `device`, from being
+/// removed. The entry itself is examined, with one call, and nothing below it.
+pub(crate) fn obstacle_on(device: Device, parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
     // The server of a mount may not answer, so only the kernel's own knowledge is asked for.
     let unasked = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | unasked;
     let found = statx(parent, name, flags, StatxFlags::BASIC_STATS).ok()?;
-    let above = statx(parent, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok()?;
     let has = |attribute| found.stx_attributes.contains(attribute);
-    let device = |statx: &Statx| (statx.stx_dev_major, statx.stx_dev_minor);
     match () {
         () if has(StatxAttributes::MOUNT_ROOT) => Some(Obstacle::Mount),
         // Only a subvolume has another device and is no mount.
-        () if device(&found) != device(&above) => Some(Obstacle::Subvolume),
+        () if (found.stx_dev_major, found.stx_dev_minor) != device => Some(Obstacle::Subvolume),
         () if has(StatxAttributes::IMMUTABLE) => Some(Obstacle::Immutable),
         () if has(StatxAttributes::APPEND) => Some(Obstacle::AppendOnly),
         () => None,

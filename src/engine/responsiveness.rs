@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// would not make a wait impossible.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// A thread that asks needs no more.
+const STACK_BYTES: usize = 64 << 10;
+
 /// When paths answered.
 static ANSWERED: Mutex<BTreeMap<PathBuf, Instant>> = Mutex::new(BTreeMap::new());
 
@@ -52,8 +55,8 @@ pub(crate) fn is_responsive(path: &Path) -> bool {
         return true;
     }
     let has_answered = asked(path);
-    if has_answered && let Ok(mut answered) = ANSWERED.lock() {
-        answered.insert(path.to_path_buf(), Instant::now());
+    if has_answered {
+        note_answer(path);
     }
     if !has_answered && let Ok(mut silent) = SILENT.lock() {
         silent.push(path.to_path_buf());
@@ -62,23 +65,63 @@ pub(crate) fn is_responsive(path: &Path) -> bool {
     has_answered
 }
 
+/// Asks for many paths with one thread, so that [`is_responsive`] need not start one for each of
+/// them. Where that takes long, the caller goes on.
+pub(crate) fn ask_ahead(paths: Vec<PathBuf>) {
+    let (sender, receiver) = mpsc::channel::<()>();
+    let ask = move || {
+        let _until_the_end = sender;
+        for path in paths {
+            ask_for(&path);
+            note_answer(&path);
+        }
+    };
+    if thread::Builder::new().stack_size(STACK_BYTES).spawn(ask).is_ok() {
+        let _ = receiver.recv_timeout(FRESH);
+    }
+}
+
+fn note_answer(path: &Path) {
+    if let Ok(mut answered) = ANSWERED.lock() {
+        answered.insert(path.to_path_buf(), Instant::now());
+    }
+}
+
 fn is_fresh(answered: Option<&Instant>, now: Instant) -> bool {
     answered.is_some_and(|at| now.saturating_duration_since(*at) < FRESH)
 }
 
 fn asked(path: &Path) -> bool {
     let (sender, receiver) = mpsc::channel();
-    let paths: Vec<PathBuf> =
-        [Some(path), path.parent()].into_iter().flatten().map(Path::to_path_buf).collect();
+    let path = path.to_path_buf();
     let ask = move || {
-        for path in paths {
-            let _ = std::fs::metadata(path);
-        }
+        ask_for(&path);
         let _ = sender.send(());
     };
     // If no thread can start, nothing is known, and the caller asks the file system itself.
-    match thread::Builder::new().stack_size(64 << 10).spawn(ask) {
+    match thread::Builder::new().stack_size(STACK_BYTES).spawn(ask) {
         Ok(_) => receiver.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout),
         Err(_) => true,
+    }
+}
+
+/// Waits until the file system has answered.
+fn ask_for(path: &Path) {
+    for path in [Some(path), path.parent()].into_iter().flatten() {
+        let _ = std::fs::metadata(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_was_asked_ahead_has_answered() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let paths = ["there", "not there"].map(|name| directory.path().join(name));
+        ask_ahead(paths.to_vec());
+        let answered = ANSWERED.lock().expect("no panic");
+        assert!(paths.iter().all(|path| answered.contains_key(path)));
     }
 }

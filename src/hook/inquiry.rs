@@ -9,7 +9,7 @@
 //! The answer holds the health of the client's own module and the free bytes. Only `rsyncd-snapshot
 //! check`, on the server, shows paths, names and other clients.
 
-use crate::command::check;
+use crate::command::check_module::check_without_conf;
 use crate::command::finding::Severity;
 use crate::hook::transfer_request::TransferRequest;
 use crate::module::target::Target;
@@ -28,7 +28,7 @@ pub(crate) fn is_asked(request: &TransferRequest) -> bool {
 
 /// The answer, in one line.
 pub(crate) fn answer(target: &Target) -> String {
-    let level = check::check_without_conf(target).iter().map(|finding| finding.level).max();
+    let level = check_without_conf(target).iter().map(|finding| finding.level).max();
     let word = level.unwrap_or(Severity::Unknown).word();
     let free = rustix::fs::statvfs(&target.module_path)
         .map(|facts| facts.f_bavail.saturating_mul(facts.f_frsize).to_string());

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
-use crate::engine::responsiveness::{ensure_responsive, is_responsive};
+use crate::engine::responsiveness::{self, ensure_responsive, is_responsive};
 use crate::module::expected_pushes::expects_pushes;
 use crate::module::found_on_disk::{self, RegisteredDirectory};
 use crate::module::root_location::{filled, remembered_root};
@@ -91,6 +91,19 @@ pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) 
     Ok(target)
 }
 
+/// Asks the file systems of all modules and of their roots ahead, as [`resolved`] asks each later.
+pub(crate) fn ask_ahead(settings: &Settings, conf: &RsyncdConf) {
+    let places = |module: &RsyncdModule| {
+        let Ok(ModuleDirectory::At(path)) = module.whereabouts() else { return Vec::new() };
+        let name = Some(module.name.as_slice());
+        let template = settings.of_configured(module).policy(name).snapshot_root;
+        let configured = template.and_then(|template| filled(&template, name).ok());
+        let root = configured.or_else(|| path.parent().map(Path::to_path_buf));
+        root.into_iter().chain([path]).collect()
+    };
+    responsiveness::ask_ahead(conf.modules.iter().flat_map(places).collect());
+}
+
 /// Makes sure that the file systems of a module and its root still answer.
 ///
 /// # Errors
@@ -107,6 +120,7 @@ pub(crate) fn ensure_answers(target: &Target) -> Result<()> {
 /// If rsyncd.conf cannot be read.
 pub(crate) fn all(settings: &Settings, needs: Needs) -> Result<Vec<KnownModule>> {
     let conf = settings.rsyncd()?;
+    ask_ahead(settings, conf);
     let mut found: Vec<KnownModule> =
         conf.modules.iter().filter_map(|module| configured(settings, module, needs)).collect();
     found.extend(beyond_conf(settings, conf, needs));

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn the_first_time_is_kept_until_the_module_is_taken_out() {
         let directory = tempfile::tempdir().expect("a directory");
-        let memory = MachineMemory { directories: vec![directory.path().join("state")] };
+        let memory = MachineMemory::new(vec![directory.path().join("state")]);
         let found =
             |module: &str, client| since(&memory, Path::new("/a"), module.as_bytes(), client);
         assert_eq!(found("laptop", None), None);
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn what_does_not_change_is_not_written_and_a_newer_file_is_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let memory = MachineMemory { directories: vec![directory.path().to_path_buf()] };
+        let memory = MachineMemory::new(vec![directory.path().to_path_buf()]);
         let file = directory.path().join(FILE);
         note(&memory, &[one("/a", "laptop", None, 1)]).expect("noted");
         let inode =

@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -148,13 +149,30 @@ impl ModuleMemory {
 }
 
 /// The memory of this machine: directories with a file for each module, in the order of preference.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MachineMemory {
     /// They are made when they are needed.
     pub directories: Vec<PathBuf>,
+    /// The files that a command has read, if it reads each only once.
+    kept: Option<Arc<KeptFiles>>,
 }
 
+/// What files of the memory held; none if there was no such file.
+type KeptFiles = Mutex<BTreeMap<PathBuf, Option<ModuleMemory>>>;
+
 impl MachineMemory {
+    /// The memory in these directories.
+    pub fn new(directories: Vec<PathBuf>) -> Self {
+        MachineMemory { directories, kept: None }
+    }
+
+    /// The same for a command that changes nothing and waits for no lock: it reads each file once,
+    /// and asks for the memory of a module a dozen times.
+    #[must_use]
+    pub(crate) fn read_once(self) -> Self {
+        MachineMemory { kept: Some(Arc::default()), ..self }
+    }
+
     /// The directories by this process's user and environment.
     pub fn from_environment() -> Self {
         let named = |variable: &str| {
@@ -176,18 +194,26 @@ impl MachineMemory {
         };
         let state = named(STATE_DIRECTORY_VARIABLE).or(state);
         let runtime = named(RUNTIME_DIRECTORY_VARIABLE).or(runtime);
-        MachineMemory { directories: state.into_iter().chain(runtime).collect() }
+        MachineMemory::new(state.into_iter().chain(runtime).collect())
     }
 
     /// The memory of the module at `module_path`: the newest, if several directories hold one.
     pub fn recall(&self, module_path: &Path) -> Option<ModuleMemory> {
         let files = [Some(file_name(module_path)), earlier_file_name(module_path)];
         let read = |directory: &PathBuf| {
-            let found = files.iter().flatten().map(|file| ModuleMemory::read(directory, file));
+            let found = files.iter().flatten().map(|file| self.read(directory, file));
             found.flatten().collect::<Vec<_>>()
         };
         let own = |memory: &ModuleMemory| memory.module_path == escape_path(module_path);
         self.directories.iter().flat_map(read).filter(own).max_by_key(|memory| memory.updated)
+    }
+
+    /// What a file holds, or held when this command has read it.
+    fn read(&self, directory: &Path, file: &str) -> Option<ModuleMemory> {
+        let Some(kept) = &self.kept else { return ModuleMemory::read(directory, file) };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = || ModuleMemory::read(directory, file);
+        kept.entry(directory.join(file)).or_insert_with(read).clone()
     }
 
     /// All memories, by file.
@@ -197,7 +223,7 @@ impl MachineMemory {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 let file = name.to_str().filter(|file| file.ends_with(".toml"));
-                all.extend(file.and_then(|file| ModuleMemory::read(directory, file)));
+                all.extend(file.and_then(|file| self.read(directory, file)));
             }
         }
         all
@@ -270,6 +296,10 @@ impl MachineMemory {
     /// # Errors
     /// If none of the directories can be written.
     pub fn change(&self, module_path: &Path, change: impl Fn(&mut ModuleMemory)) -> Result<()> {
+        if self.kept.is_some() {
+            // What was read before may have changed since.
+            return MachineMemory::new(self.directories.clone()).change(module_path, change);
+        }
         // Most runs change nothing here, and syncing the file would take longer than such a run.
         if self.recall(module_path).is_some_and(|before| before == before.changed(&change)) {
             return Ok(());
@@ -337,7 +367,7 @@ mod tests {
     }
 
     fn dirs(directory: &Path) -> MachineMemory {
-        MachineMemory { directories: vec![directory.join("state"), directory.join("run")] }
+        MachineMemory::new(vec![directory.join("state"), directory.join("run")])
     }
 
     fn fail(memory: &mut ModuleMemory, message: &str) {
@@ -378,5 +408,21 @@ mod tests {
         dirs.change(&one, |memory| fail(memory, "again")).expect("remembered");
         assert!(state.join(&new).exists() && !state.join(&old).exists());
         assert_eq!(told(&dirs, &one).as_deref(), Some("again"));
+    }
+    #[test]
+    fn what_is_read_once_stays_and_a_change_reads_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let dirs = dirs(directory.path());
+        let [one, other] = alike();
+        dirs.change(&other, |memory| fail(memory, "before")).expect("remembered");
+        let kept = dirs.clone().read_once();
+        assert_eq!((told(&kept, &one), kept.all().len()), (None, 1));
+        dirs.change(&one, |memory| fail(memory, "one")).expect("remembered");
+        dirs.change(&other, |memory| fail(memory, "other")).expect("remembered");
+        assert_eq!(told(&kept.clone(), &one), None);
+        assert_eq!(told(&kept, &other).as_deref(), Some("before"));
+        kept.change(&one, |memory| memory.module = Some("a".to_string())).expect("remembered");
+        assert_eq!(told(&dirs, &one).as_deref(), Some("one"));
+        assert_eq!(dirs.recall(&one).and_then(|memory| memory.module).as_deref(), Some("a"));
     }
 }

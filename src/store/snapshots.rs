@@ -14,7 +14,7 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::zone::Zone;
 use crate::engine::listing::{Listing, ListingEntry};
-use crate::engine::obstacle::obstacle;
+use crate::engine::obstacle::{device_of, obstacle_on};
 use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::layout::Subdir;
 use crate::store::leases::{LeaseTerms, Leases};
@@ -142,6 +142,7 @@ impl SnapshotList {
             catalog.warnings.extend(late_listing(&texts));
             names.extend(unlisted);
         }
+        let device = device_of(root.directory());
         for name in names {
             let read_record = || match &records {
                 Some(records) => Record::read(records.dir(), &name.text),
@@ -149,7 +150,8 @@ impl SnapshotList {
             };
             // A passing error would keep a snapshot of another program without a record.
             let read = read_record().or_else(|_| read_record());
-            let obstacle = obstacle(root.directory(), &c_name(&name.text));
+            let obstacle = device
+                .and_then(|device| obstacle_on(device, root.directory(), &c_name(&name.text)));
             let item = match read {
                 Ok(record) => {
                     let reader = None;

@@ -192,6 +192,22 @@ fn root_is_told_how_the_backups_of_a_user_are() {
     module.run(&["check"]).exits(&[0]).says("1 snapshot; the newest complete one");
     let json = module.run(&["check", "data", "--json"]).json();
     assert!(json.to_string().contains("1 snapshot; the newest"), "{json}");
+    let numbers = &json["modules"][0]["numbers"];
+    assert_eq!((&numbers["complete_snapshots"], &numbers["torn"]), (&1.into(), &false.into()));
+    assert!(numbers["free_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{json}");
+    assert!(json["modules"][0]["clients"][0]["last_good_push"].is_string(), "{json}");
+    let plain = module.run(&["check"]).stdout();
+    assert!(plain.contains("'data snapshots'=1;;;0") && plain.contains("'data age'="), "{plain}");
+    let metrics = module.run(&["check", "--prometheus"]).exits(&[0]).stdout();
+    let complete = "rsyncd_snapshot_snapshots{module=\"data\",grade=\"complete\"} 1\n";
+    assert!(metrics.contains(complete), "{metrics}");
+    // A policy that only root can read is told here: for root it has no mistake.
+    let open = fs::metadata(&module.policy).expect("the policy").permissions();
+    Run::of(tool("chown").arg("0:0").arg(&module.policy)).exits(&[0]);
+    support::tree::set_mode(&module.policy, 0o600);
+    let told = module.run(&["check"]).says("nothing expires").says("cannot be read").stdout();
+    assert!(!told.contains("lines of `policy`"), "{told}");
+    fs::set_permissions(&module.policy, open).expect("as it was");
     module.write_policy("[defaults]\nmax_age = \"1s\"\n");
     std::thread::sleep(std::time::Duration::from_millis(2_100));
     module.run(&["check"]).exits(&[2]).says("the last good push ended").says("twice max_age 1s");

@@ -98,7 +98,7 @@ fn the_first_line_tells_the_worst_and_the_data_follow_the_last() {
     assert_eq!(datum(&data, "data snapshots").value, 1.0);
     let free = datum(&data, "data free");
     assert!(free.unit == "B" && free.limits[3].is_some_and(|most| most >= free.value), "{free:?}");
-    assert_eq!(datum(&data, "we_b__x_ entries").value, 1.0);
+    assert_eq!(datum(&data, r"we\x7cb\x3d\x27x\x27 entries").value, 1.0);
 
     // What follows is for people, and for a mail: no data.
     let quiet = module.run(&["-q", "check"]).exits(&[1]).stdout();
@@ -212,19 +212,101 @@ fn metrics_that_cannot_be_written_leave_the_file_as_it_was() {
     let write = |path: &Path| {
         module.run(&["check", "--prometheus", "--output", path.to_str().expect("UTF-8")])
     };
-    write(&module.directory.join("not there/x.prom")).exits(&[1]).says("not there");
-    write(Path::new("/dev/null")).exits(&[2]).says("it is no file");
+    write(&module.directory.join("not there/x.prom")).exits(&[3]).says("not there");
+    write(Path::new("/dev/null")).exits(&[3]).says("it is no file");
     assert!(!fs::metadata("/dev/null").expect("a device").is_file());
-    module.run(&["check", "--output", "/tmp/x"]).exits(&[3]).says("--prometheus");
-    module.run(&["check", "--prometheus", "--json"]).exits(&[3]);
     let file = module.directory.join("x.prom");
     fs::write(&file, "old").expect("a file");
     let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
     module.write_rsyncd_conf("[data\n");
     write(&file).exits(&[0]);
     let text = fs::read_to_string(&file).expect("readable");
-    assert_eq!(value(&text, "rsyncd_snapshot_status{module=\"rsyncd.conf\"}"), 2.0);
+    assert_eq!(
+        value(&text, "rsyncd_snapshot_status{module=\"rsyncd.conf\",is_module=\"false\"}"),
+        2.0
+    );
     module.write_rsyncd_conf(&conf);
+}
+
+/// Nagios takes 1 and 2 for states of what is monitored.
+#[test]
+fn a_wrong_command_line_of_check_is_unknown() {
+    let (module, _) = Module::with_snapshot();
+    for words in [
+        &["check", "--output", "/tmp/x"][..],
+        &["check", "--prometheus", "--json"],
+        &["check", "--prometheus", "--wide"],
+        &["check", "--json", "--wide"],
+        &["check", "--prometheus", "--output", ""],
+        &["check", "--prometheus", "--output"],
+        &["check", "data", "--all"],
+        &["check", "-v", "-q"],
+        &["--output", "/tmp/x", "--prometheus", "check"],
+        &["--prometheus", "check"],
+        &["check", "--due"],
+    ] {
+        module.run(words).exits(&[3]);
+    }
+    module.run(&["list", "check", "--due"]).exits(&[2]);
+    let mut full = module.command(&["check"]);
+    let out = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    assert_eq!(full.stdout(out).status().expect("it runs").code(), Some(3));
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let (module, _) = Module::with_snapshot();
+    let directory = module.directory.join("here");
+    fs::create_dir(&directory).expect("a directory");
+    let mut command = module.command(&["check", "--prometheus", "--output", "-"]);
+    let text = Run::of(command.current_dir(&directory)).exits(&[0]).stdout();
+    assert_eq!(value(&text, "rsyncd_snapshot_status{module=\"data\"}"), 0.0);
+    assert_eq!(fs::read_dir(&directory).expect("listed").count(), 0);
+}
+
+/// rsync allows both as names of modules.
+#[test]
+fn modules_called_like_files_are_told_apart_from_them() {
+    for name in ["policy", "rsyncd.conf"] {
+        let module = two_modules(name);
+        module.write_policy("[defaults]\nkeeep = 1\n");
+        let (before, _) = as_plugin_output(&module.run(&["check"]).exits(&[2]).stdout());
+        // The same mistake in both modules is one problem.
+        assert!(before[0].starts_with("CRITICAL - policy: "), "{before:?}");
+        assert!(!before[0].contains("below"), "{before:?}");
+        let json = module.run(&["check", "--json"]).exits(&[2]).json();
+        let of_name = |list: &serde_json::Value, is_module: bool| {
+            let all = list.as_array().expect("a list").clone();
+            let mut all = all.into_iter();
+            all.find(|one| one["module"] == name && one["is_module"] == is_module)
+        };
+        let found = of_name(&json["modules"], true).expect("the module");
+        assert_eq!(found["numbers"]["complete_snapshots"], 1, "{json}");
+        assert!(of_name(&json["modules"], false).is_some(), "{json}");
+        let status = module.run(&["status", "--json"]).exits(&[0]).json();
+        assert!(of_name(&status, true).is_some(), "{status}");
+        assert_eq!(of_name(&status, false).is_some(), name == "policy", "{status}");
+        let text = module.run(&["check", "--prometheus"]).exits(&[0]).stdout();
+        let of_module = format!("rsyncd_snapshot_status{{module=\"{name}\"}}");
+        let of_policy = r#"rsyncd_snapshot_status{module="policy",is_module="false"}"#;
+        assert_eq!((value(&text, &of_module), value(&text, of_policy)), (2.0, 2.0), "{text}");
+    }
+}
+
+#[test]
+fn modules_without_snapshots_of_their_own_have_no_numbers() {
+    let module = two_modules("web");
+    let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
+    let restore = format!("[restore]\npath = {}\nread only = yes\n", module.root.display());
+    let hooks = format!("pre-xfer exec = {BINARY} pre-xfer\npost-xfer exec = {BINARY}\n");
+    module.write_rsyncd_conf(&format!("{conf}{restore}{hooks}"));
+    let run = module.run(&["check"]);
+    let text = run.stdout();
+    assert!(text.contains(" - restore: ") && text.contains("'data snapshots'"), "{run}");
+    assert!(!text.contains("'restore "), "{run}");
+    let metrics = module.run(&["check", "--prometheus"]).exits(&[0]).stdout();
+    assert!(metrics.contains("rsyncd_snapshot_status{module=\"restore\"}"), "{metrics}");
+    assert!(!metrics.contains("rsyncd_snapshot_snapshots{module=\"restore\""), "{metrics}");
 }
 
 /// Landlock lets `check --output` change the directory of that file, and nothing else.

@@ -226,7 +226,7 @@ fn memory(garbage: &[u8]) {
     let module = Path::new("/srv/latest");
     let registered = garbage;
     in_scratch(&[("%2fsrv%2flatest.toml", garbage), ("root.toml", registered)], |dir| {
-        let dirs = MachineMemory { directories: vec![dir.path.to_path_buf()] };
+        let dirs = MachineMemory::new(vec![dir.path.to_path_buf()]);
         drop(dirs.recall(module));
         if let Err(error) = Registration::read(dir) {
             assert_is_one_line(&error.to_string());

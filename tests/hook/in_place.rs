@@ -21,7 +21,7 @@ use support::{have, tree};
 
 fn open(module: &Module) -> SnapshotRoot {
     let mut settings = Settings::read(Some(&module.policy), Some(&module.rsyncd_conf));
-    settings.memory = MachineMemory { directories: vec![module.state_directory()] };
+    settings.memory = MachineMemory::new(vec![module.state_directory()]);
     let target = Target::of_module(&settings, Some(NAME.into()), &module.latest).expect("a target");
     target.open_root().expect("a root")
 }

@@ -173,7 +173,7 @@ fn push_each_hour(grace: &str) {
     let module = scratch.path().join("root/latest");
     fs::create_dir_all(module.join("documents")).unwrap();
     let mut settings = Settings::read(Some(&policy), Some(Path::new("/nonexistent")));
-    settings.memory = MachineMemory { directories: vec![scratch.path().join("memory")] };
+    settings.memory = MachineMemory::new(vec![scratch.path().join("memory")]);
     let target = Target::of_module(&settings, None, &module).expect("a target");
     let mut expectation = Expectation::default();
     let mut time: DateTime<Utc> = "2025-12-01T00:17:00Z".parse().unwrap();

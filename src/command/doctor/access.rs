@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::doctor::accounts::{self, Account};
+use crate::command::doctor::by_user::OfAnotherUser;
 use crate::command::doctor::daemon_user::{self, DaemonUser};
 use crate::command::doctor::directory::{self, RightFacts};
 use crate::command::doctor::hooks::{HookReading, ProgramFile};
@@ -169,7 +170,7 @@ impl Doctor<'_> {
         &self,
         module: Option<&RsyncdModule>,
         target: &Target,
-    ) -> Option<Vec<Finding>> {
+    ) -> Option<OfAnotherUser> {
         let (directory, root) = (&target.module_path, &target.root_path);
         // A file in the place of a directory is told as that.
         let is_file = |path: &Path| fs::metadata(path).is_ok_and(|found| !found.is_dir());
@@ -181,7 +182,7 @@ impl Doctor<'_> {
         let user = module.and_then(|module| self.daemon_user(module));
         let user = user.filter(|user| !user.is_root() && decided == Some(user.uid));
         let critical =
-            |message| Some(vec![Finding::new(FindingId::Root, Severity::Critical, message)]);
+            |message| Some(Finding::new(FindingId::Root, Severity::Critical, message).into());
         if let Some(user) = &user {
             let shown = escape_path(root);
             if let Some(owner) = facts.private.filter(|owner| *owner != user.uid) {
@@ -225,7 +226,7 @@ impl Doctor<'_> {
         let theirs = daemon_user::seen_by(facts, decided)?;
         let gids = user.as_ref().map_or(&[][..], |user| &user.gids);
         if facts.own == 0
-            && let Some(found) = self.findings_by(theirs, gids, target)
+            && let Some(found) = self.checked_by(theirs, gids, target)
         {
             return Some(found);
         }
@@ -241,7 +242,7 @@ impl Doctor<'_> {
             "cannot tell how the backups are: {why}; run `sudo -u {} {check}`",
             shell_word(name.as_bytes())
         );
-        Some(vec![Finding::new(FindingId::Root, Severity::Unknown, message)])
+        Some(Finding::new(FindingId::Root, Severity::Unknown, message).into())
     }
 
     /// Whether the module's user can write into the module's directory, and into `temp dir`.

@@ -10,11 +10,14 @@ use std::path::absolute;
 use nix::unistd::User;
 use serde::Deserialize;
 
+use crate::command::client_view::ClientView;
 use crate::command::doctor::prober::RunByUser;
 use crate::command::doctor::{Doctor, accounts, daemon_user};
 use crate::command::finding::Finding;
 use crate::command::finding_id::FindingId;
 use crate::command::full_commands::by_user;
+use crate::command::module_findings::stops_expiry;
+use crate::command::module_numbers::ModuleNumbers;
 use crate::module::target::Target;
 use crate::store::memory::{RUNTIME_DIRECTORY_VARIABLE, STATE_DIRECTORY_VARIABLE};
 use crate::tell::escape::{escape, escape_path, shell_word};
@@ -27,18 +30,34 @@ struct Output {
 
 #[derive(Deserialize)]
 struct OutputOfModule {
+    is_module: bool,
     findings: Vec<Finding>,
+    numbers: Option<ModuleNumbers>,
+    clients: Vec<ClientView>,
+}
+
+/// What is known of a module whose root only another user can look at.
+pub(crate) struct OfAnotherUser {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) numbers: Option<ModuleNumbers>,
+    pub(crate) clients: Vec<ClientView>,
+}
+
+impl From<Finding> for OfAnotherUser {
+    fn from(finding: Finding) -> Self {
+        OfAnotherUser { findings: vec![finding], numbers: None, clients: Vec::new() }
+    }
 }
 
 impl Doctor<'_> {
-    /// The findings about the history of the user `uid`, as a `check` by that user tells them; none
-    /// if there can be no such `check`. `gids`: the groups of that user, if they are known.
-    pub(super) fn findings_by(
+    /// What a `check` by the user `uid` tells of that user's history; none if there can be no such
+    /// `check`. `gids`: the groups of that user, if they are known.
+    pub(super) fn checked_by(
         &self,
         uid: u32,
         gids: &[u32],
         target: &Target,
-    ) -> Option<Vec<Finding>> {
+    ) -> Option<OfAnotherUser> {
         let gids = match gids {
             [] => accounts::groups_of(uid)
                 .or_else(|_| fs::metadata(&target.root_path).map(|root| vec![root.gid()]))
@@ -71,23 +90,61 @@ impl Doctor<'_> {
         let environment = home.into_iter().chain(ours).collect();
         let run = RunByUser { uid, gids, arguments, environment };
         let text = self.prober.borrow_mut().as_mut()?.output_to(run)?;
-        let output: Output = serde_json::from_str(&text).ok()?;
-        let found = output.modules.into_iter().next()?.findings;
         // A process of that user could have written anything.
-        let is_safe = |one: &Finding| !one.message.contains(char::is_control);
-        let is_unknown =
-            |one: &Finding| matches!(one.id, FindingId::ConfUnreadable | FindingId::ModuleUnknown);
-        if !found.iter().all(is_safe) || found.iter().any(is_unknown) {
+        if !is_printable(&text) {
             return None;
         }
+        let output: Output = serde_json::from_str(&text).ok()?;
+        let mut modules = output.modules.into_iter();
+        let OutputOfModule { findings, numbers, clients, .. } = modules.next()?;
+        let is_unknown =
+            |one: &Finding| matches!(one.id, FindingId::ConfUnreadable | FindingId::ModuleUnknown);
+        if findings.iter().any(is_unknown) {
+            return None;
+        }
+        // The lines of `policy` are not shown: for this user the policy may have no mistake.
+        let of_policy = modules.filter(|one| !one.is_module).flat_map(|one| one.findings);
+        let told_elsewhere = |one: &Finding| one.is_consequence && one.id == POLICY_MISTAKE;
+        let mistakes: Vec<Finding> = match findings.iter().any(told_elsewhere) {
+            true => of_policy.filter(|one| one.id == POLICY_MISTAKE).map(stops_expiry).collect(),
+            false => Vec::new(),
+        };
         let name = shell_word(daemon_user::name_of(uid).as_bytes());
-        let of_history = found
+        let of_history = findings
             .into_iter()
-            .filter(|one| one.id.is_of_history() || one.id == FindingId::PolicyMistake);
-        Some(
-            of_history
-                .map(|one| Finding { message: by_user(&one.message, &name), ..one })
-                .collect(),
-        )
+            .filter(|one| !told_elsewhere(one))
+            .filter(|one| one.id.is_of_history() || one.id == POLICY_MISTAKE)
+            .chain(mistakes)
+            .map(|one| Finding { message: by_user(&one.message, &name), ..one })
+            .collect();
+        Some(OfAnotherUser { findings: of_history, numbers, clients })
+    }
+}
+
+const POLICY_MISTAKE: FindingId = FindingId::PolicyMistake;
+
+/// Whether JSON holds no character that a terminal would obey, in whatever form.
+fn is_printable(json: &str) -> bool {
+    let rest = json.replace(r"\\", "").replace("\\\"", "");
+    !rest.contains(|one: char| one == '\\' || one.is_control() && one != '\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_found_in_each_form() {
+        for (json, expected) in [
+            (r#"{"a": "b\\u001b \"c\" ä"}"#, true),
+            ("[\n  1\n]\n", true),
+            (r#"["\u001b[31m"]"#, false),
+            (r#"["\\\u001b"]"#, false),
+            (r#"["\n"]"#, false),
+            ("[\"\u{9b}\"]", false),
+            ("[\"\u{1b}\"]", false),
+        ] {
+            assert_eq!(is_printable(json), expected, "{json}");
+        }
     }
 }

@@ -270,9 +270,8 @@ mod tests {
         let own = "20 1 8:1 / / rw - ext4 /dev/a rw\n";
         let strict = "90 1 8:1 / / ro - ext4 /dev/a rw\n";
         let with_run = format!("{strict}91 90 0:5 / /run rw - tmpfs tmpfs rw\n");
-        let directories = |names: &[&str]| MachineMemory {
-            directories: names.iter().map(PathBuf::from).collect(),
-        };
+        let directories =
+            |names: &[&str]| MachineMemory::new(names.iter().map(PathBuf::from).collect());
         let usual = directories(&["/var/lib/rsyncd-snapshot", "/run/rsyncd-snapshot"]);
         let other = directories(&["/srv/memory"]);
         for (mounts, memory, words) in [

@@ -8,7 +8,7 @@
 
 mod access;
 mod accounts;
-mod by_user;
+pub(crate) mod by_user;
 pub(crate) mod daemon;
 mod daemon_mounts;
 mod daemon_user;
