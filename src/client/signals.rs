@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::client::error::{ClientError, Result};
+use crate::system::passed_signals::is_ignored;
 
 /// The first signal that arrived; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
@@ -54,13 +55,6 @@ pub(crate) fn watch() -> Result<()> {
     let mut signals = Signals::new(wanted).map_err(failed)?;
     let wait = move || signals.forever().for_each(handle);
     std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(failed)
-}
-
-/// Whether a process with this `/proc/PID/status` ignores the signal.
-fn is_ignored(status: &str, number: i32) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (number - 1) & 1 == 1
 }
 
 fn handle(number: i32) {

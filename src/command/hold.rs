@@ -1,10 +1,13 @@
 //! `hold`: runs a command while leases keep snapshots as they are.
 //!
-//! This process takes the leases and then becomes the command. So the command gets signals, the
-//! terminal and the environment as if it had been started by itself, its exit status is the one
-//! that the caller sees, and the leases end with the command however that ends. A process that the
-//! command has started and that outlives it is not covered. The file of a lease stays until the
-//! next reader or rotation removes it.
+//! Two processes do that. The first starts the second, and passes signals on to it. The second
+//! takes the leases and then becomes the command, so the leases end with the command however that
+//! ends. A process that the command has started and that outlives it is not covered. The file of a
+//! lease stays until the next reader or rotation removes it.
+//!
+//! The first process ends as the command did. If that ended well, it looks whether the snapshots
+//! are still there: a lease keeps this program from retiring them, but no other one. If the first
+//! process is killed, the kernel ends the command.
 //!
 //! A held snapshot that has no record gets one, as a pinned one does: otherwise nothing would tell
 //! that it vanished.
@@ -13,20 +16,27 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, id};
 
 use nix::sys::stat::{Mode, umask};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::command::named_snapshots::{ModuleAndSnapshots, find_visible};
 use crate::module::context::Context;
 use crate::module::target::Target;
+use crate::run::restore_source::SnapshotSource;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::leases::Lease;
 use crate::store::pinning;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
-use crate::tell::error::Result;
-use crate::tell::escape::escape;
+use crate::system::passed_signals::run_passing_signals;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path};
+use crate::tell::exit::Exit;
 
 /// The variable that holds the snapshot's directory for the command.
 const HELD: &str = "RSYNCD_SNAPSHOT_HELD";
@@ -38,7 +48,14 @@ const PLACE: &[u8] = b"{}";
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Runs the command; returns only if that is not possible. `inherited` is the umask for it.
+/// This program, even if its file was replaced meanwhile.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Set in the second process.
+const IS_SECOND: &str = "RSYNCD_SNAPSHOT_HOLD_SECOND";
+
+/// Runs the command, and returns its exit status, or a failure if that is 0 and a snapshot was
+/// removed or moved meanwhile. `inherited` is the umask for the command.
 ///
 /// # Errors
 /// If there is no such snapshot, or no lease can be taken.
@@ -49,11 +66,60 @@ pub(crate) fn run(
     inherited: Mode,
 ) -> Result<u8> {
     let found = find_visible(context, named)?;
+    if std::env::var_os(IS_SECOND).is_some() {
+        return become_command(context, &found, words, inherited);
+    }
+    let sources = found.iter().map(|(target, name)| SnapshotSource::open(&target.root_path, name));
+    let sources = sources.collect::<Result<Vec<_>>>()?;
+    umask(inherited);
+    let mut second = Command::new(OWN_PROGRAM);
+    second.args(std::env::args_os().skip(1)).env(IS_SECOND, "1");
+    let failed = |cause| Error::io("run", Path::new(OWN_PROGRAM), cause);
+    let status = run_passing_signals(&mut second).map_err(failed)?;
+    let status = status.code().map_or_else(
+        || die_by(status.signal().unwrap_or(0)),
+        |code| u8::try_from(code).unwrap_or(u8::MAX),
+    );
+    let gone = |source: &&SnapshotSource| !source.is_still_there();
+    match sources.iter().find(gone).filter(|_| status == 0) {
+        None => Ok(status),
+        Some(source) => {
+            log::error!(
+                "{} was removed or moved while the command read it, although it was held: what the \
+                 command has read may be incomplete. Repeat it with a snapshot that `list` shows, \
+                 and delete snapshots by `expire`, which waits for readers",
+                escape_path(&source.path())
+            );
+            Ok(Exit::Failed.code())
+        }
+    }
+}
+
+/// Ends this process by the signal that ended the command. Returns the status that a shell reports
+/// for it, if the signal does not end this process.
+fn die_by(signal: i32) -> u8 {
+    const BY_SIGNAL: i32 = 128;
+    let _ = emulate_default_handler(signal);
+    u8::try_from(BY_SIGNAL + signal).unwrap_or(u8::MAX)
+}
+
+/// The second process: takes the leases and becomes the command; returns only if that is not
+/// possible.
+fn become_command(
+    context: &Context,
+    found: &[(Target, String)],
+    words: &[OsString],
+    inherited: Mode,
+) -> Result<u8> {
+    // The first process was killed, and nothing else is going to look after this one.
+    if let Err(cause) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        log::debug!("the command goes on if `hold` is killed: {cause}");
+    }
     let Some(program) = words.first() else { return Ok(CANNOT_RUN) };
     let reader = format!("`hold {}` (process {})", escape(program.as_bytes()), id());
     let mut leases = Vec::new();
     let mut directories = Vec::new();
-    for (target, name) in &found {
+    for (target, name) in found {
         context.set_level(target);
         let root = target.open_root()?;
         leases.extend(take_lease(target, &root, name, &reader)?);
@@ -63,8 +129,11 @@ pub(crate) fn run(
         words.iter().flat_map(|word| put_in_place(word, &directories)).collect();
     let [program, arguments @ ..] = words.as_slice() else { return Ok(CANNOT_RUN) };
     umask(inherited);
-    let error =
-        Command::new(program).args(arguments).env(HELD, directories.join(OsStr::new("\n"))).exec();
+    let error = Command::new(program)
+        .args(arguments)
+        .env(HELD, directories.join(OsStr::new("\n")))
+        .env_remove(IS_SECOND)
+        .exec();
     // The command was not run.
     for lease in leases {
         if let Err(error) = lease.end() {

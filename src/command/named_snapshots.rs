@@ -28,6 +28,10 @@ use crate::tell::escape::escape;
 /// if no other module has a snapshot of that name.
 pub(crate) type ModuleAndSnapshots<'a> = &'a [OsString];
 
+/// What messages call a visible snapshot, and a retired one.
+const VISIBLE: &str = "snapshot";
+pub(crate) const RETIRED: &str = "retired snapshot";
+
 /// The snapshots of one kind, such as those that are retired, oldest first.
 pub(crate) type SnapshotsOf<'a> = &'a dyn Fn(&Target, &SnapshotRoot) -> Result<Vec<SnapshotName>>;
 
@@ -54,7 +58,7 @@ pub(crate) fn find_visible(
     context: &Context,
     named: ModuleAndSnapshots,
 ) -> Result<Vec<(Target, String)>> {
-    find_each(context, named, ("snapshot", &visible), DayMeans::Newest)
+    find_each(context, named, (VISIBLE, &visible), DayMeans::Newest)
 }
 
 fn find_each(
@@ -202,9 +206,17 @@ impl SnapshotSearch<'_> {
             }
             (None, None) => format!("no module has a {what} {shown}"),
         };
+        let is_visible = self.what != VISIBLE
+            && SnapshotSearch { module, what: VISIBLE, of: &visible, ..*self }.find(word).is_ok();
+        let visible = match (is_visible, what == RETIRED) {
+            (false, _) => String::new(),
+            (true, true) => format!(": {shown} is visible and was not deleted"),
+            (true, false) => format!(": {shown} is visible and has no pin"),
+        };
         let near = proposals(shown, &nearest_of_all(shown, &refusals));
         Error::Usage(format!(
-            "{problem}{near}; `list` shows snapshots and pins, `list --expired` what is retired"
+            "{problem}{visible}{near}; `list` shows snapshots and pins, `list --expired` what is \
+             retired"
         ))
     }
 

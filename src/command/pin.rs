@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::command::named_snapshots::{
-    ModuleAndSnapshots, SnapshotsOf, by_names, find_all, visible,
+    ModuleAndSnapshots, RETIRED, SnapshotsOf, by_names, find_all, visible,
 };
 use crate::command::{print_done, print_json};
 use crate::decide::name::SnapshotName;
@@ -76,7 +76,7 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
 /// As [`pin()`].
 pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
     let change = Change {
-        what: "retired snapshot",
+        what: RETIRED,
         of: &retired,
         check: &retire::check_undelete,
         work: &|_, root, name| {

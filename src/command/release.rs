@@ -133,6 +133,9 @@ pub(crate) fn release_damage(context: &Context, released: Released) -> Result<Ex
                 "the pause for damage is ended: nothing in the snapshots that are left is altered"
                     .to_string(),
             ),
+            0 if accepted.gaps.iter().any(|one| one.is_of_entries && one.gap.is_loss) => {
+                Some("accepted that snapshots cannot be compared with their indexes".to_string())
+            }
             0 => Some("nothing is altered".to_string()),
             count => Some(format!("{} accepted as found", counted(count, "altered file"))),
         };

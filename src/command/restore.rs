@@ -71,7 +71,8 @@ pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Re
     if restored.run_error.is_none() {
         let entries = restored.is_exact().then_some(restored.written.entries);
         let damage = &mut restored.damage;
-        known_damage::of_restore(&source, &paths, entries, &mut |error| damage.note(error));
+        restored.gaps =
+            known_damage::of_restore(&source, &paths, entries, &mut |error| damage.note(error));
     }
     finish(context, &RestoreView::new(&chosen, &destination, &restored, options), &restored, json)
 }
@@ -189,6 +190,10 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
     for error in restored.errors.first.iter().chain(damage).chain(&restored.run_error) {
         log::error!("{error}");
     }
+    let lost = || restored.gaps.iter().filter(|gap| gap.is_loss);
+    for gap in lost() {
+        log::warn!("{} cannot be compared with all that was recorded: {}", view.snapshot, gap.text);
+    }
     if restored.munged_links > 0 && !view.in_place {
         log::warn!(
             "symbolic links that begin with /rsyncd-munged/: {}; rsyncd adds that prefix in a \
@@ -216,5 +221,9 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
         (None, None) => Exit::Done,
     };
     let is_as_backed_up = restored.is_exact() && restored.damage.is_empty();
-    Ok(if is_as_backed_up { of_run } else { Exit::Failed })
+    Ok(match (is_as_backed_up, of_run, lost().next()) {
+        (false, ..) => Exit::Failed,
+        (true, Exit::Done, Some(_)) => Exit::Warnings,
+        (true, ..) => of_run,
+    })
 }

@@ -19,7 +19,7 @@ use crate::tell::terminal::shorten;
 pub(crate) struct RestoreView {
     module: Option<String>,
     snapshot_root: String,
-    snapshot: String,
+    pub(crate) snapshot: String,
     destination: String,
     pub(crate) in_place: bool,
     pub(crate) dry_run: bool,
@@ -39,7 +39,15 @@ pub(crate) struct RestoreView {
     damage_count: u64,
     error_count: u64,
     errors: Vec<String>,
+    not_compared: Vec<GapView>,
     snapshot_taken: Option<TakenView>,
+}
+
+/// Something of the snapshot that could not be compared with what was recorded when it was taken.
+#[derive(Serialize)]
+struct GapView {
+    lost: bool,
+    why: String,
 }
 
 #[derive(Serialize)]
@@ -99,6 +107,11 @@ impl RestoreView {
                 .chain(&damage.first)
                 .chain(run_error)
                 .map(ToString::to_string)
+                .collect(),
+            not_compared: restored
+                .gaps
+                .iter()
+                .map(|gap| GapView { lost: gap.is_loss, why: gap.text.clone() })
                 .collect(),
             snapshot_taken: report.as_ref().map(|report| TakenView {
                 ending: report.ending,
@@ -160,6 +173,10 @@ impl RestoreView {
             );
         } else if !self.dry_run && self.conflict_count == 0 {
             text += "all of it was read again and is as in the snapshot\n";
+        }
+        for GapView { why, .. } in self.not_compared.iter().filter(|gap| !gap.lost) {
+            text +=
+                &format!("not compared with what {} was when it was taken: {why}\n", self.snapshot);
         }
         if let Some(taken) = &self.snapshot_taken {
             text += &taken.to_text();

@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use crate::command::list_view::VanishedView;
 use crate::command::print_json;
+use crate::decide::comparison_gap::ComparisonGap;
 use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
 use crate::run::verify::repair::{self, Repaired};
-use crate::run::verify::verified::{AlteredPath, LackingSnapshot, Verified};
+use crate::run::verify::verified::{AlteredPath, LackingSnapshot, SnapshotGap, Verified};
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
@@ -43,8 +44,10 @@ pub(crate) fn run(
         if let Some(line) = &verified.vanished.message {
             log::warn!("{}: {line}", target.label());
         }
-        let is_incomplete =
-            verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
+        let is_incomplete = verified.unreadable > 0
+            || verified.lost_bytes > 0
+            || verified.is_uncertain()
+            || verified.gaps.iter().any(|one| one.gap.is_loss);
         let is_damaged = verified.is_damaged();
         let view = VerifyView::new(target, &verified, repaired.as_ref());
         let has_news = is_damaged || is_incomplete || repaired.is_some();
@@ -84,8 +87,17 @@ struct VerifyView {
     altered: Vec<AlteredView>,
     lacking: Vec<LackingView>,
     vanished: Vec<VanishedView>,
+    not_compared: Vec<GapView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<RepairView>,
+}
+
+/// What of some snapshots could not be compared with what was recorded.
+#[derive(Serialize)]
+struct GapView {
+    snapshots: Vec<String>,
+    lost: bool,
+    why: String,
 }
 
 #[derive(Serialize)]
@@ -174,6 +186,7 @@ impl VerifyView {
             altered: verified.altered.iter().map(AlteredView::new).collect(),
             lacking: verified.lacking.iter().map(LackingView::new).collect(),
             vanished: verified.vanished.snapshots.iter().map(VanishedView::new).collect(),
+            not_compared: gap_views(&verified.gaps),
             repaired: repaired.map(RepairView::new),
         }
     }
@@ -193,7 +206,8 @@ impl VerifyView {
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
         }
         let next = self.next_step(target);
-        for line in std::iter::once(self.summary()).chain(self.notes()).chain(next) {
+        let gaps = self.not_compared.iter().map(GapView::to_text);
+        for line in std::iter::once(self.summary()).chain(self.notes()).chain(gaps).chain(next) {
             text += &format!("{label}: {line}\n");
         }
         text
@@ -213,12 +227,15 @@ impl VerifyView {
             ),
             false => String::new(),
         };
-        (self.damaged_snapshots > 0).then(|| {
-            format!(
-                "expiry is paused: {repair}`{}` accepts the files as they are",
-                target.command("release", "--damage")
-            )
-        })
+        let release = || target.command("release", "--damage");
+        if self.damaged_snapshots > 0 {
+            let release = release();
+            return Some(format!(
+                "expiry is paused: {repair}`{release}` accepts the files as they are"
+            ));
+        }
+        let has_lost = self.not_compared.iter().any(|one| one.lost);
+        has_lost.then(|| format!("`{}` accepts that, and ends the warning", release()))
     }
 
     /// How many files were looked at, and how many of them are altered.
@@ -280,6 +297,33 @@ impl VerifyView {
                 .then(|| "change times count only from the next snapshot on".to_string()),
         ];
         notes.into_iter().flatten().collect()
+    }
+}
+
+/// The gaps, with all snapshots of which the same is true together.
+fn gap_views(gaps: &[SnapshotGap]) -> Vec<GapView> {
+    let mut views: Vec<GapView> = Vec::new();
+    for SnapshotGap { snapshot, gap: ComparisonGap { text, is_loss }, .. } in gaps {
+        match views.iter_mut().find(|view| view.why == *text) {
+            Some(view) => view.snapshots.push(snapshot.clone()),
+            None => views.push(GapView {
+                snapshots: vec![snapshot.clone()],
+                lost: *is_loss,
+                why: text.clone(),
+            }),
+        }
+    }
+    views
+}
+
+impl GapView {
+    fn to_text(&self) -> String {
+        const NAMED: usize = 3;
+        let more = self.snapshots.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<&str> = self.snapshots.iter().take(NAMED).map(String::as_str).collect();
+        let each = if self.snapshots.len() > 1 { "each of " } else { "" };
+        format!("not everything can be compared in {each}{}{more}: {}", named.join(", "), self.why)
     }
 }
 

@@ -89,6 +89,9 @@ pub(crate) fn run(context: &Context, options: &VersionsOptions, json: bool) -> R
         );
     }
     let damage = KnownDamage::read(&place.root_path);
+    if let Some(gap) = &damage.unread {
+        log::warn!("{}: {}", place.label, gap.text);
+    }
     if damage.is_cut {
         log::warn!(
             "{}: more files of snapshots were altered than are known by name: run `verify` to see \

@@ -54,6 +54,15 @@ impl FileTime {
     }
 }
 
+impl FileTime {
+    /// The time that is `ns` nanoseconds after the beginning of 1970.
+    pub fn of_ns(ns: i64) -> Self {
+        const SECOND_NS: i64 = 1_000_000_000;
+        let nanoseconds = u32::try_from(ns.rem_euclid(SECOND_NS)).unwrap_or(0);
+        FileTime { seconds: ns.div_euclid(SECOND_NS), nanoseconds }
+    }
+}
+
 impl fmt::Display for FileTime {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match DateTime::<Utc>::from_timestamp(self.seconds, self.nanoseconds) {
@@ -134,6 +143,14 @@ impl InodeChange {
         )
     }
 
+    /// The time of a change that only a change time shows, nanoseconds since 1970.
+    pub fn touched_ns(&self) -> Option<i64> {
+        match self {
+            InodeChange::WrittenInPlace(time) => Some(time.as_ns()),
+            _ => None,
+        }
+    }
+
     /// The word for it in JSON.
     pub fn word(&self) -> &'static str {
         match self {
@@ -169,8 +186,8 @@ impl fmt::Display for InodeChange {
             InodeChange::WrittenInPlace(time) => {
                 write!(
                     f,
-                    "written to in place at {time}; size and time are what they were, the content \
-                     may not be"
+                    "touched at {time}, by a write in place or a link that was made and removed; \
+                     size and time are what they were, the content may not be"
                 )
             }
             InodeChange::Content => f.write_str("content"),

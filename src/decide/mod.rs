@@ -12,6 +12,7 @@ pub mod clock_history;
 pub mod clock_jump;
 pub mod clock_reading;
 pub(crate) mod clock_tick;
+pub mod comparison_gap;
 pub mod damage;
 pub mod decision_before_guards;
 pub mod duration_text;

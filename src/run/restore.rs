@@ -20,6 +20,7 @@ use nix::sys::stat::{fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::syncfs;
 
+use crate::decide::comparison_gap::ComparisonGap;
 use crate::decide::restore_paths::RestorePath;
 use crate::decide::restore_step::{RestoreObstacle, RestoreStep};
 use crate::engine::descent::{Descent, DescentStart};
@@ -71,6 +72,8 @@ pub(crate) struct Restored {
     /// What is known to be wrong with the snapshot in what was restored: the destination may be as
     /// in the snapshot all the same.
     pub damage: Truncated<Error>,
+    /// What of the snapshot could not be compared with what was recorded when it was taken.
+    pub gaps: Vec<ComparisonGap>,
     /// The run that took a snapshot after a restore in place.
     pub report: Option<Report>,
     /// Why there was no such run, or nothing was restored.

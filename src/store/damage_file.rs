@@ -41,6 +41,12 @@ pub(crate) struct DamagedFile {
     pub(crate) change: String,
     /// The snapshots that it is altered in.
     pub(crate) snapshots: Vec<String>,
+    /// Its inode number; 0 if an earlier version wrote this.
+    #[serde(default)]
+    pub(crate) inode: u64,
+    /// If only its change time shows that, this time in nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) touched_ns: Option<i64>,
 }
 
 impl DamageList {
@@ -55,9 +61,12 @@ impl DamageList {
         dir::write_drafted(private, DAMAGE_FILE, &to_toml(&list, private)?)
     }
 
-    /// The list; none if it is missing, or cannot be understood.
-    pub(crate) fn read(private: Dir) -> Option<Self> {
-        let text = dir::read(private, DAMAGE_FILE).ok().flatten()?;
-        format::read::<DamageList>(&private.path.join(DAMAGE_FILE), &text).ok()
+    /// The list; none if it is missing.
+    ///
+    /// # Errors
+    /// If it cannot be read or understood.
+    pub(crate) fn read(private: Dir) -> Result<Option<Self>> {
+        let Some(text) = dir::read(private, DAMAGE_FILE)? else { return Ok(None) };
+        format::read(&private.path.join(DAMAGE_FILE), &text).map(Some)
     }
 }

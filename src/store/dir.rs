@@ -145,17 +145,19 @@ pub(crate) fn write_before_syncfs(dir: Dir, name: &str, content: &[u8]) -> Resul
 }
 
 /// [`write_before_syncfs`] with content that `write` makes piece by piece. If `write` returns
-/// false, the file `name` stays as it is.
+/// false, so does this, and the file `name` stays as it is.
 pub(crate) fn write_before_syncfs_by(
     dir: Dir,
     name: &str,
     write: impl FnOnce(&mut File) -> io::Result<bool>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut draft = Draft::create(dir, dir, name)?;
-    match write(&mut draft.file).map_err(|cause| draft.failed(cause))? {
-        true => draft.publish(),
-        false => draft.discard(),
+    let is_written = write(&mut draft.file).map_err(|cause| draft.failed(cause))?;
+    match is_written {
+        true => draft.publish()?,
+        false => draft.discard()?,
     }
+    Ok(is_written)
 }
 
 /// The new text of a file, under a temporary name.

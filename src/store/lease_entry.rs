@@ -12,8 +12,9 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::lease::{LeaseStanding, SnapshotReader, standing};
 use crate::decide::liveness::Liveness;
 use crate::store::format::FORMAT;
-use crate::store::ledger_entry::age;
+use crate::store::ledger_entry::{age, read_name};
 use crate::system::clock::Clock;
+use crate::system::pid_namespace::PidNamespace;
 use crate::system::process::Process;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
@@ -148,9 +149,47 @@ impl StoredLease {
         age(self.entry.as_ref().map(|entry| &entry.began_at), self.began, now)
     }
 
-    /// Who reads, and since when.
+    /// Who reads, and since when. The number of a process means another one here if it is that of
+    /// another PID namespace.
     pub(crate) fn reader(&self) -> SnapshotReader {
         let name = self.entry.as_ref().map_or("an unknown reader", |entry| &entry.reader);
-        SnapshotReader { name: name.to_string(), since: self.began }
+        let namespace = read_name(&self.file).and_then(|(namespace, ..)| namespace);
+        let is_foreign = namespace.is_some() && namespace != PidNamespace::own().ok();
+        let name = match name.strip_suffix(')').filter(|name| name.contains(" (process ")) {
+            Some(name) if is_foreign => format!("{name} of another PID namespace)"),
+            _ => name.to_string(),
+        };
+        SnapshotReader { name, since: self.began }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_another_namespace_is_told_as_such() {
+        let own = PidNamespace::own().expect("/proc").to_name();
+        for (namespace, expected) in [
+            (own.as_str(), "`restore` (process 7)"),
+            ("00000001-00000002-3", "`restore` (process 7 of another PID namespace)"),
+        ] {
+            let entry = LeaseEntry {
+                format: FORMAT,
+                began: DateTime::default(),
+                began_at: BootTime::now(),
+                reader: "`restore` (process 7)".to_string(),
+                snapshots: None,
+                owner: Process::own().expect("/proc").expect("it lives"),
+                worker: None,
+            };
+            let lease = StoredLease {
+                file: format!("{namespace}-7.0"),
+                entry: Some(entry),
+                began: DateTime::default(),
+                liveness: Liveness::Unknown,
+            };
+            assert_eq!(lease.reader().name, expected);
+        }
     }
 }

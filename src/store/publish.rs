@@ -260,8 +260,9 @@ impl StagedSnapshot {
         record: &Record,
     ) -> Result<Option<Error>> {
         let StagedSnapshot { name: staged, is_in_root, dir, index, evidence, .. } = self;
+        let has_index = index_file::write_before_syncfs(root, name, index)?;
+        let record = Record { has_index, ..record.clone() };
         record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
-        index_file::write_before_syncfs(root, name, index)?;
         let InodeRecording { recorder, began_ns } = evidence;
         let recorded = recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The root is on the module's file system, so this also makes the module's files durable.

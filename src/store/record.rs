@@ -80,6 +80,9 @@ pub struct Record {
     /// files of the snapshot.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unread_directories: u64,
+    /// Whether a directory index was written with it; false for one of an earlier version, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_index: bool,
     /// Files that look like temporary ones of rsync.
     #[serde(default)]
     pub temporaries: u64,
@@ -261,6 +264,7 @@ impl Record {
             attributes_lost: 0,
             skipped_mounts: Vec::new(),
             unread_directories: 0,
+            has_index: false,
             temporaries: 0,
             temporary_files: Vec::new(),
             client: None,

@@ -227,8 +227,8 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
         if is_new {
             State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
         }
-        let (from, to) = (expired.dir().path.join(name), root.path.join(name));
-        return Err(Error::io_pair("bring back", &from, &to, cause));
+        let from = expired.dir().path.join(name);
+        return Err(Error::io("bring back the retired snapshot", &from, cause));
     }
     sync_move(root, &expired)
 }

@@ -6,6 +6,7 @@ pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod identity;
 pub(crate) mod mounts;
+pub(crate) mod passed_signals;
 pub(crate) mod pid_namespace;
 pub(crate) mod priority;
 pub(crate) mod process;

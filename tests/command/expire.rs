@@ -420,3 +420,12 @@ fn a_missing_root_or_one_without_snapshots_is_told() {
     let run = module.run(&["expire", NAME, OLD[1]]);
     assert!(matches!(run.code(), Some(1 | 2)), "{run}");
 }
+
+#[test]
+fn undelete_says_that_a_visible_snapshot_was_not_deleted() {
+    let (module, name) = Module::with_snapshot();
+    for words in [&["undelete", "data", &name][..], &["undelete", &name]] {
+        let run = module.run(words).exits(&[2]).says("retired snapshot");
+        run.says(&format!("{name} is visible and was not deleted"));
+    }
+}

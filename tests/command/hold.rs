@@ -148,3 +148,37 @@ fn what_cannot_be_held_is_said_before_the_command_runs() {
     module.run(&words).exits(&[1]).says("leases");
     assert!(!touched.exists());
 }
+
+#[test]
+fn a_held_snapshot_that_goes_away_meanwhile_is_an_error() {
+    let module = two();
+    let aside = module.directory.join("aside");
+    let hold = |script: &str| {
+        let command = script.replace("ASIDE", aside.to_str().expect("UTF-8"));
+        module.run(&["hold", "data", OLD[0], "--", "sh", "-c", &command])
+    };
+    let back = || fs::rename(&aside, module.snapshot(OLD[0])).expect("moved back");
+    let told = format!("{} was removed or moved while the command read it", OLD[0]);
+    hold("mv {} ASIDE").exits(&[1]).says(&told).says("Repeat it");
+    back();
+    // The failure of the command counts for more.
+    hold("mv {} ASIDE; exit 23").exits(&[23]);
+    back();
+    hold("mv {} ASIDE; cp -a ASIDE {}").exits(&[1]).says(&told);
+    hold("touch {}; chmod 755 {}").exits(&[0]);
+    hold("rm -rf {}").exits(&[1]).says(&told);
+}
+
+#[test]
+fn a_signal_to_hold_reaches_the_command() {
+    let module = two();
+    let started = module.directory.join("started");
+    let script =
+        format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.05; done", started.display());
+    let command = ["hold", "data", OLD[0], "--", "sh", "-c", &script];
+    let mut held = module.command(&command).spawn().expect("it starts");
+    wait_until("the command runs", || started.exists());
+    let pid = held.id().to_string();
+    Run::of(tool("kill").args(["-s", "TERM", &pid])).exits(&[0]);
+    assert_eq!(held.wait().expect("it ends").code(), Some(7));
+}

@@ -458,3 +458,178 @@ fn a_damaged_snapshot_may_expire_before_its_damage_is_accepted() {
     let (status, json) = verify(&module);
     assert_eq!((status, &json["altered_files"]), (0, &0.into()), "{json:#}");
 }
+
+/// What restore and verify say cannot be compared: the first reason of each, and both statuses.
+fn not_compared(
+    module: &Module,
+    snapshot: &str,
+    paths: &[&str],
+) -> (Option<i32>, i32, Value, Value) {
+    let arguments: Vec<&str> = paths.iter().copied().chain(["--json"]).collect();
+    let run = restore(module, snapshot, &arguments);
+    let (restored, (status, verified)) = (run.json()["not_compared"].clone(), verify(module));
+    (run.code(), status, restored, verified["not_compared"].clone())
+}
+
+#[test]
+fn a_restore_and_verify_say_that_an_index_cannot_be_read() {
+    type Spoil = fn(&Path);
+    let spoil: [(Spoil, &str); 4] = [
+        (|path| fs::remove_file(path).expect("removed"), "its directory index is missing"),
+        (|path| fs::write(path, "").expect("emptied"), "its directory index cannot be read"),
+        (|path| fs::write(path, "x".repeat(500)).expect("written"), "cannot be read"),
+        (
+            |path| {
+                let bytes = fs::read(path).expect("an index");
+                fs::write(path, &bytes[..bytes.len() / 2]).expect("cut off");
+            },
+            "its directory index cannot be read",
+        ),
+    ];
+    for (spoil, words) in spoil {
+        let (module, names) = history();
+        assert_eq!(
+            not_compared(&module, &names[1], &[]),
+            (Some(0), 0, Value::Array(vec![]), Value::Array(vec![]))
+        );
+        spoil(&module.private(&format!("index/{}", names[1])));
+        let (restored, verified, of_restore, of_verify) = not_compared(&module, &names[1], &[]);
+        assert_eq!((restored, verified), (Some(4), 4), "{of_restore} {of_verify}");
+        for gaps in [&of_restore, &of_verify] {
+            assert_eq!(gaps.as_array().map(Vec::len), Some(1), "{gaps}");
+            assert_eq!(gaps[0]["lost"], true, "{gaps}");
+            let why = gaps[0]["why"].as_str().expect("a reason");
+            assert!(why.contains(words) && why.contains("renamed files"), "{why}");
+        }
+        assert_eq!(of_verify[0]["snapshots"][0], names[1], "{of_verify}");
+        restore(&module, &names[1], &[]).exits(&[4]).says(words);
+        // A file alone is not compared with the index, and other snapshots have theirs.
+        restore(&module, &names[1], &["sub/c"]).exits(&[0]);
+        restore(&module, &names[0], &[]).exits(&[0]);
+        module.run(&["verify", NAME]).exits(&[4]).says(words).says("release data --damage");
+        module.run(&["release", "--damage", NAME]).exits(&[0]);
+        let (restored, verified, of_restore, of_verify) = not_compared(&module, &names[1], &[]);
+        assert_eq!((restored, verified), (Some(0), 0), "{of_restore} {of_verify}");
+        assert_eq!(of_restore[0]["lost"], false, "{of_restore}");
+        restore(&module, &names[1], &[]).exits(&[0]).says("it has no directory index");
+    }
+}
+
+#[test]
+fn a_restore_and_verify_say_that_a_record_cannot_be_read() {
+    let (module, names) = history();
+    let record = module.private(&format!("records/{}.toml", names[1]));
+    let text = fs::read_to_string(&record).expect("a record");
+    fs::write(&record, text.replace("format = 1", "format = 9")).expect("written");
+    let (restored, verified, of_restore, of_verify) = not_compared(&module, &names[1], &[]);
+    assert_eq!((restored, verified), (Some(4), 4), "{of_restore} {of_verify}");
+    restore(&module, &names[1], &[]).exits(&[4]).says("its record cannot be read");
+    fs::remove_file(&record).expect("removed");
+    let run = restore(&module, &names[1], &[]).exits(&[4]);
+    run.says("its record is missing, so its entries are not counted");
+}
+
+#[test]
+fn a_restore_and_verify_say_that_the_inode_log_is_missing_or_damaged() {
+    let (module, names) = history();
+    let log = module.private("inodes/catalogue");
+    let bytes = fs::read(&log).expect("the inode log");
+    let mut damaged = bytes.clone();
+    damaged[40] ^= 1;
+    for (content, words) in
+        [(None, "the inode log is missing"), (Some(damaged), "bytes of the inode log are damaged")]
+    {
+        match content {
+            None => fs::remove_file(&log).expect("removed"),
+            Some(bytes) => fs::write(&log, bytes).expect("written"),
+        }
+        restore(&module, &names[1], &["a"]).exits(&[4]).says(words);
+        module.run(&["verify", NAME]).exits(&[4]).says(words);
+        // That has recorded the files anew.
+        module.run(&["verify", NAME]).exits(&[0]);
+        restore(&module, &names[1], &[]).exits(&[0]);
+        fs::write(&log, &bytes).expect("written");
+    }
+}
+
+#[test]
+fn a_restore_says_that_what_verify_found_cannot_be_read() {
+    let (module, names) = history();
+    fs::remove_file(module.snapshot(&names[1]).join("sub/c")).expect("removed");
+    sleep(TICK);
+    module.run(&["verify", NAME]).exits(&[1]);
+    fs::write(module.private("damage.toml"), "format = 9\n").expect("written");
+    restore(&module, &names[0], &["a"])
+        .exits(&[4])
+        .says("what `verify` found in it cannot be read");
+}
+
+#[test]
+fn nothing_is_lost_of_a_snapshot_of_another_program() {
+    let (module, _) = history();
+    let name = "2019-08-02T12-00-00Z";
+    module.make_old_snapshot(name);
+    module.run(&["verify", NAME]).exits(&[0]).says("another program made it or moved it back");
+    for _ in 0..2 {
+        let (restored, verified, of_restore, of_verify) = not_compared(&module, name, &[]);
+        assert_eq!((restored, verified), (Some(0), 0), "{of_restore} {of_verify}");
+        for gaps in [of_restore, of_verify] {
+            assert_eq!(gaps.as_array().map(Vec::len), Some(1), "{gaps}");
+            assert_eq!(gaps[0]["lost"], false, "{gaps}");
+        }
+    }
+    restore(&module, name, &[]).exits(&[0]).says("another program made it or moved it back");
+}
+
+#[test]
+fn a_copied_root_is_told_and_can_be_accepted() {
+    let (module, names) = history();
+    let moved = module.directory.join("moved");
+    Run::of(tool("cp").arg("-a").arg(&module.root).arg(&moved)).exits(&[0]);
+    fs::rename(&module.root, module.directory.join("old")).expect("moved away");
+    fs::rename(&moved, &module.root).expect("in its place");
+    let words = "it is a copy: its directories are others than those of its index";
+    restore(&module, &names[1], &[]).exits(&[4]).says(words);
+    let run = restore(&module, &names[1], &["a"]).exits(&[4]);
+    run.says("1 file is not in the inode log, as in a copy of a snapshot root");
+    let (status, json) = verify(&module);
+    assert_eq!((status, &json["damaged_snapshots"]), (4, &0.into()), "{json:#}");
+    assert_eq!(json["not_compared"][0]["snapshots"].as_array().map(Vec::len), Some(3), "{json:#}");
+    module.run(&["check", NAME]).exits(&[0]);
+    module.run(&["verify", NAME]).exits(&[4]).says(words).says("release data --damage");
+    module.run(&["release", "--damage", NAME]).exits(&[0]).says("accepted that snapshots cannot");
+    assert_eq!(verify(&module).0, 0);
+    restore(&module, &names[1], &[]).exits(&[0]);
+    tree::write(&module.latest.join("n"), "more");
+    let next = module.expect_snapshot();
+    module.assert_equals_module(&next);
+    assert_eq!(verify(&module).0, 0);
+    restore(&module, &next, &[]).exits(&[0]);
+    module.run(&["check", NAME]).exits(&[0]);
+}
+
+#[test]
+fn known_damage_stays_until_it_is_released_or_the_snapshot_is_gone() {
+    for is_released in [true, false] {
+        let (module, names) = history();
+        let sub = module.snapshot(&names[1]).join("sub");
+        let time = fs::metadata(&sub).expect("it").modified().expect("a time");
+        fs::rename(sub.join("c"), sub.join("cc")).expect("renamed");
+        sleep(TICK);
+        let told = format!("{} has other entries than when it was taken, in sub", names[1]);
+        module.run(&["verify", NAME]).exits(&[1]).says(&told);
+        // That hides it.
+        fs::rename(sub.join("cc"), sub.join("c")).expect("renamed back");
+        fs::File::open(&sub).expect("it").set_modified(time).expect("a time");
+        for _ in 0..2 {
+            module.run(&["verify", NAME]).exits(&[1]).says(&told);
+            module.run(&["check", NAME]).exits(&[2]);
+        }
+        match is_released {
+            true => module.run(&["release", "--damage", NAME]).exits(&[0]).says(&told),
+            false => module.run(&["expire", "--below-min-keep", NAME, &names[1]]).exits(&[0, 4]),
+        };
+        let json = verify(&module).1;
+        assert_eq!(json["lacking"].as_array().map(Vec::len), Some(0), "{json:#}");
+    }
+}

@@ -258,6 +258,7 @@ impl Module {
         let mut record: toml::Table = text.parse().expect("a record");
         record.remove("sequence");
         record.remove("taken_at");
+        record.remove("has_index");
         let record = record.to_string();
         fs::rename(self.snapshot(name), self.snapshot(new_name)).expect("renamed");
         fs::write(file(new_name), record).expect("a record");

@@ -12,8 +12,11 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
+use crate::decide::damage::FileTime;
 use crate::decide::lacking::EntriesByTime;
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::descent::{Descent, DescentStart};
@@ -23,6 +26,7 @@ use crate::engine::index::reader::{DirectoryIndex, IndexReader};
 use crate::engine::index::{IndexRecord, SnapshotStamp, Stamp};
 use crate::engine::listing::Listing;
 use crate::system::identity::SysResult;
+use crate::system::syscalls::is_gone;
 
 /// How many directories are named.
 const MAX_NAMED: usize = 10;
@@ -36,6 +40,11 @@ pub(crate) struct ChangedEntries {
     pub first: Vec<Vec<u8>>,
     /// When one of them last changed, nanoseconds since 1970.
     pub last_change_ns: Option<i64>,
+    /// How many directories could not be compared, since they or the index cannot be read.
+    pub unread: u64,
+    /// Whether nothing was compared, since the snapshot is a copy: its directories are others than
+    /// those of the index.
+    pub is_copy: bool,
 }
 
 /// Looks at what the `names` lead to from `start`, the snapshot's own directory; without names,
@@ -48,7 +57,9 @@ pub(crate) fn changed_entries(
     index: &DirectoryIndex,
     counts: bool,
 ) -> ChangedEntries {
-    let Ok(mut descent) = Descent::new(start) else { return ChangedEntries::default() };
+    let Ok(mut descent) = Descent::new(start) else {
+        return ChangedEntries { unread: 1, ..ChangedEntries::default() };
+    };
     let top = descent.lookup_directory();
     let rename_keeps_times = top.is_ok_and(|top| rename_keeps_times(top.as_fd()));
     let mut walk = ChangeWalk {
@@ -60,8 +71,9 @@ pub(crate) fn changed_entries(
         rename_keeps_times,
         found: ChangedEntries::default(),
     };
-    // What the index does not have, or is no directory, is not known.
-    let _ = walk.run(names, index.root());
+    if let Err(cause) = walk.run(names, index.root()) {
+        walk.note_failure(cause);
+    }
     walk.found
 }
 
@@ -96,8 +108,15 @@ impl Frame for IndexFrame {
 impl ChangeWalk<'_> {
     fn run(&mut self, names: &[CString], root: RecordPosition) -> SysResult<()> {
         let (mut at, mut stat) = (root, fstat(self.descent.lookup_directory()?)?);
-        let is_indexed = |record: IndexRecord| record.own.inode == Stamp::of(&stat).inode;
-        if !self.index.record(root).is_some_and(is_indexed) {
+        let Some(record) = self.index.record(root) else {
+            self.found.unread += 1;
+            return Ok(());
+        };
+        // In a copy on another disk, a directory may have the same number.
+        let is_later = birth_ns(self.descent.lookup_directory()?.as_fd())
+            .is_some_and(|birth| birth > record.own.ctime_ns);
+        if record.own.inode != Stamp::of(&stat).inode || is_later {
+            self.found.is_copy = record.own != SnapshotStamp::UNKNOWN;
             return Ok(());
         }
         for name in names {
@@ -109,7 +128,10 @@ impl ChangeWalk<'_> {
                     self.note(Stamp::of(&stat));
                     return Ok(());
                 }
-                (None, false) => return Ok(()),
+                (None, false) => {
+                    self.found.unread += 1;
+                    return Ok(());
+                }
             };
         }
         self.visit(at, &stat);
@@ -135,9 +157,15 @@ impl ChangeWalk<'_> {
             return;
         }
         // One that has gone, or was replaced, is a change of the directory that it was in.
-        if let Ok(stat) = self.descent.enter_for_lookups(name) {
-            self.visit(at, &stat);
+        match self.descent.enter_for_lookups(name) {
+            Ok(stat) => self.visit(at, &stat),
+            Err(cause) => self.note_failure(cause),
         }
+    }
+
+    /// Notes that a directory cannot be read. What is gone, or is no directory, is not known.
+    fn note_failure(&mut self, cause: Errno) {
+        self.found.unread += u64::from(!is_gone(cause));
     }
 
     /// Whether `name` is a directory without subdirectories, and as the index has it.
@@ -153,7 +181,9 @@ impl ChangeWalk<'_> {
     /// directory than that of the index.
     fn visit(&mut self, at: RecordPosition, stat: &FileStat) {
         let (stamp, pending) = (Stamp::of(stat), PendingChildren::new(LEVEL_BYTES));
-        let known = self.index.record(at).filter(|record| record.own != SnapshotStamp::UNKNOWN);
+        let record = self.index.record(at);
+        self.found.unread += u64::from(record.is_none());
+        let known = record.filter(|record| record.own != SnapshotStamp::UNKNOWN);
         let is_another = known.is_some_and(|record| record.own.inode != stamp.inode);
         if is_another || known.is_some_and(|record| self.is_changed(&record, stamp)) {
             self.note(stamp);
@@ -174,7 +204,8 @@ impl ChangeWalk<'_> {
     }
 
     fn push(&mut self, at: RecordPosition, mut pending: PendingChildren<RecordPosition>) {
-        self.index.for_each_child(at, |name, child| pending.push(name, child));
+        let is_whole = self.index.for_each_child(at, |name, child| pending.push(name, child));
+        self.found.unread += u64::from(!is_whole);
         pending.ready();
         self.frames.push(IndexFrame { at, pending });
     }
@@ -190,7 +221,14 @@ impl ChangeWalk<'_> {
             EntriesByTime::Changed => true,
             EntriesByTime::Unclear => {
                 let is_counted = self.counts && record.entries < u32::MAX;
-                is_counted && self.count().is_ok_and(|count| count != u64::from(record.entries))
+                is_counted
+                    && match self.count() {
+                        Ok(count) => count != u64::from(record.entries),
+                        Err(cause) => {
+                            self.note_failure(cause);
+                            false
+                        }
+                    }
             }
         }
     }
@@ -208,6 +246,14 @@ impl ChangeWalk<'_> {
             }
         }
     }
+}
+
+/// When the directory was made, nanoseconds since 1970; none if the file system does not tell.
+fn birth_ns(directory: BorrowedFd) -> Option<i64> {
+    let statx = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let is_known = statx.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let (seconds, nanoseconds) = (statx.stx_btime.tv_sec, statx.stx_btime.tv_nsec);
+    is_known.then(|| FileTime { seconds, nanoseconds }.as_ns())
 }
 
 /// Whether the file system leaves the modification time of a directory as it is if that is moved to

@@ -32,7 +32,8 @@ use crate::tell::error::Result;
 pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);
-    let (verified, stale) = examine(target, &root, clock.now())?;
+    let (mut verified, stale) = examine(target, &root, clock.now())?;
+    known_damage::add_known(&root, &mut verified)?;
     known_damage::keep(&root, &verified)?;
     // While a run is building a snapshot, an inode that it has just linked may look unaltered.
     let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
@@ -61,7 +62,8 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 /// time.
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    let (verified, stale) = examine(target, &root, clock.now())?;
+    let (mut verified, stale) = examine(target, &root, clock.now())?;
+    known_damage::add_known(&root, &mut verified)?;
     let accepted = verified.altered_inodes.union(&verified.explained_inodes).copied().collect();
     under_lock(Session { target, root: &root, clock }, || {
         refresh::refresh(target, &root, &stale, &accepted)?;
@@ -72,16 +74,28 @@ pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
 }
 
 /// Records how many entries the snapshots have that lack some, or have more. Removes their indexes,
-/// which tell of the directories as they were.
+/// which tell of the directories as they were, and indexes that cannot be read.
 fn accept_lacking(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
-    if verified.lacking.is_empty() {
+    let lost = verified.gaps.iter().filter(|one| one.is_of_entries && one.gap.is_loss);
+    let lost: Vec<&String> = lost.map(|one| &one.snapshot).collect();
+    if verified.lacking.is_empty() && lost.is_empty() {
         return Ok(());
     }
     let (records, indexes) = (root.subdir(Subdir::Records)?, root.subdir(Subdir::Index)?);
-    for LackingSnapshot { name, recorded, lacks, added, .. } in &verified.lacking {
+    for LackingSnapshot { name, lacks, added, .. } in &verified.lacking {
         if let Some(record) = Record::read(records.dir(), name)? {
-            let entries = recorded.saturating_sub(*lacks) + added;
-            Record { entries, ..record }.write_before_sync(records.dir(), name)?;
+            let entries = record.entries.saturating_sub(*lacks) + added;
+            let record = Record { entries, has_index: false, ..record };
+            record.write_before_sync(records.dir(), name)?;
+        }
+        dir::remove_file(indexes.dir(), name)?;
+    }
+    for name in lost {
+        // `check` tells of a record that cannot be read.
+        let Ok(record) = Record::read(records.dir(), name) else { continue };
+        if let Some(record) = record {
+            let record = Record { has_index: false, ..record };
+            record.write_before_sync(records.dir(), name)?;
         }
         dir::remove_file(indexes.dir(), name)?;
     }

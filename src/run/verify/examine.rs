@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::module::target::Target;
 use crate::run::verify::evidence::Evidence;
 use crate::run::verify::verified::Verified;
-use crate::run::verify::{damaged_paths, lacking, survey, touches};
+use crate::run::verify::{damaged_paths, lacking, recorded_files, survey, touches};
 use crate::store::inode_log::reader::InodeLog;
 use crate::store::inode_log::windows::LinkWindows;
 use crate::store::root::SnapshotRoot;
@@ -24,7 +24,8 @@ pub(crate) fn examine(
     let survey = survey::survey(&evidence);
     // Read after the survey, so that links made meanwhile lie in a window.
     let windows = LinkWindows::read(evidence.inodes.dir());
-    let lacking = lacking::find(&evidence, &survey.counts);
+    let mut gaps = recorded_files::gaps(&evidence);
+    let lacking = lacking::find(&evidence, &survey.counts, &mut gaps);
     let touches = touches::confirm(&evidence, &windows, survey.touches, &survey.held, &lacking)?;
     let mut verified = Verified {
         snapshots: evidence.snapshots.len(),
@@ -39,6 +40,7 @@ pub(crate) fn examine(
         lacking: lacking::described(&evidence, &lacking),
         explained_inodes: touches.explained,
         lost_links: touches.lost,
+        gaps,
         vanished: std::mem::take(&mut evidence.vanished),
         ..Verified::default()
     };

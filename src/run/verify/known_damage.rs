@@ -2,21 +2,23 @@
 
 use std::path::Path;
 
-use crate::decide::damage::{InodeChange, applicable, changes};
+use crate::decide::comparison_gap::ComparisonGap;
+use crate::decide::damage::{FileTime, InodeChange, applicable, changes};
 use crate::decide::restore_paths::RestorePath;
 use crate::engine::baseline::inspect_entry;
 use crate::engine::index::changed_entries::changed_entries;
 use crate::engine::inodes::{InodeName, walk_at};
 use crate::run::restore_source::{SnapshotSource, name_of};
-use crate::run::verify::verified::{AlteredPath, Verified, other_entries_text};
+use crate::run::verify::recorded_files::{RecordedSnapshot, gap_of_walk};
+use crate::run::verify::verified::{AlteredPath, LackingSnapshot, Verified, other_entries_text};
 use crate::store::damage_file::{DamageList, DamagedFile, DifferingEntries};
-use crate::store::dir::OwnedDir;
-use crate::store::index_file;
+use crate::store::dir::{OwnedDir, c_name};
 use crate::store::inode_log::reader::InodeLog;
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, unescape};
 
@@ -32,6 +34,8 @@ pub(crate) fn keep(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
         path: escape(&altered.path),
         change: change_text(&altered.changes),
         snapshots: altered.snapshots.clone(),
+        inode: altered.inode,
+        touched_ns: altered.changes.iter().find_map(InodeChange::touched_ns),
     };
     let entries = verified
         .lacking
@@ -42,22 +46,67 @@ pub(crate) fn keep(root: &SnapshotRoot, verified: &Verified) -> Result<()> {
     DamageList::write(root.private(), files, is_cut, entries.collect())
 }
 
+/// Adds what an earlier verification found and this one did not, unless it was accepted: later
+/// changes in the same place hide the times that it was found by.
+pub(crate) fn add_known(root: &SnapshotRoot, verified: &mut Verified) -> Result<()> {
+    if State::read(root.private())?.damage.is_none() {
+        return Ok(());
+    }
+    let list = match DamageList::read(root.private()) {
+        Ok(list) => list.unwrap_or_default(),
+        Err(error) => {
+            log::warn!("what earlier verifications found cannot be read: {error}");
+            return Ok(());
+        }
+    };
+    let is_there = |name: &String| stat_entry(root.directory(), &c_name(name)).is_ok();
+    for DifferingEntries { snapshot, text } in list.entries {
+        let is_found = verified.lacking.iter().any(|one| one.name == snapshot);
+        if !is_found && is_there(&snapshot) {
+            verified.lacking.push(LackingSnapshot::known(snapshot, text));
+        }
+    }
+    verified.lacking.sort_by(|one, other| one.name.cmp(&other.name));
+    for DamagedFile { path, snapshots, inode, touched_ns, .. } in list.files {
+        let (Some(touched_ns), Some(path)) = (touched_ns, unescape(&path)) else { continue };
+        let is_found = |snapshot: &String| {
+            let found = |one: &AlteredPath| one.path == path && one.snapshots.contains(snapshot);
+            verified.altered.iter().any(found)
+        };
+        let mut snapshots = snapshots;
+        snapshots.retain(|snapshot| !is_found(snapshot) && is_there(snapshot));
+        if !snapshots.is_empty() {
+            let changes = vec![InodeChange::WrittenInPlace(FileTime::of_ns(touched_ns))];
+            verified.altered.push(AlteredPath { path, inode, changes, snapshots });
+            verified.altered_inodes.insert(inode);
+        }
+    }
+    verified.altered.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(())
+}
+
 fn change_text(changes: &[InodeChange]) -> String {
     changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Calls `note` with what is known to be wrong with the `paths` of a snapshot, and with what
 /// differs there from the inode log. `entries`: how many a restore met, the snapshot's own
-/// directory not counted; none if it may have missed some. Nothing is known if the program's own
-/// files cannot be read, as by an ordinary user.
+/// directory not counted; none if it may have missed some. Returns what could not be compared: all
+/// of it if the program's own files cannot be read, as by an ordinary user.
 pub(crate) fn of_restore(
     source: &SnapshotSource,
     paths: &[RestorePath],
     entries: Option<u64>,
     note: &mut dyn FnMut(Error),
-) {
-    let Ok(private) = OwnedDir::open(&source.root_path.join(PRIVATE)) else { return };
+) -> Vec<ComparisonGap> {
+    let private = match OwnedDir::open(&source.root_path.join(PRIVATE)) {
+        Ok(private) => private,
+        Err(error) => return vec![nothing_compared(&error)],
+    };
     let known = KnownDamage::of(&private);
+    let inodes = OwnedDir::open(&private.path.join(Subdir::Inodes.name()));
+    let log = inodes.and_then(|inodes| InodeLog::read(inodes.dir()));
+    let recorded = RecordedSnapshot::read(&private.path, &source.name, &log);
     let is_restored = |file: &&DamagedFile| {
         let is_below = |path: &RestorePath| is_at_or_below(file, &path.names);
         file.snapshots.contains(&source.name) && paths.iter().any(is_below)
@@ -70,17 +119,55 @@ pub(crate) fn of_restore(
     if known.is_cut {
         note(Error::OtherDamage(source.name.clone()));
     }
-    altered_since(source, &private, paths, &mut |path, change| {
+    let log = log.ok().flatten();
+    let unrecorded = altered_since(source, log.as_ref(), paths, &mut |path, change| {
         if altered.iter().all(|file| file.path != path) {
             note(Error::AlteredInSnapshot { snapshot: source.name.clone(), path, change });
         }
     });
     let differs = match paths.iter().any(|path| path.names.is_empty()) {
-        true => of_whole(&private, &source.name, entries),
+        true => of_whole(recorded.record.as_ref(), &source.name, entries),
         false => of_directory(source, &known.entries, paths),
     };
-    let differs = differs.or_else(|| other_entries(source, &private, paths));
+    let mut of_walk = Vec::new();
+    let differs = differs.or_else(|| other_entries(source, &recorded, paths, &mut of_walk));
     differs.map(Error::EntriesDiffer).into_iter().for_each(note);
+    let has_directory = paths.iter().any(|path| source.has_directory(path));
+    let of_entries = has_directory.then(|| recorded.files.gaps_of_entries());
+    let failed = log.as_ref().and_then(|log| log.check().err());
+    let of_files = recorded.files.gap_of_files().or_else(|| match (failed, unrecorded) {
+        (Some(error), _) => Some(ComparisonGap::loss(error.to_string())),
+        (None, 0) => None,
+        (None, number) => Some(unrecorded_gap(number, recorded.files.is_in_log)),
+    });
+    let of_entries =
+        of_entries.into_iter().flatten().chain(of_walk.into_iter().filter(|_| has_directory));
+    known.unread.into_iter().chain(of_entries).chain(of_files).collect()
+}
+
+/// That the inode log does not have these many names of files. `is_lost`: it had some of that
+/// snapshot.
+fn unrecorded_gap(number: u64, is_lost: bool) -> ComparisonGap {
+    let text = format!(
+        "{} not in the inode log, as in a copy of a snapshot root, so altered ones are not found: \
+         run `verify`, which records what it finds",
+        match number {
+            1 => "1 file is".to_string(),
+            number => format!("{number} files are"),
+        }
+    );
+    ComparisonGap { text, is_loss: is_lost }
+}
+
+/// That nothing is compared, since the program's own directory cannot be opened.
+fn nothing_compared(error: &Error) -> ComparisonGap {
+    if error.is_denied() {
+        return ComparisonGap::known("an ordinary user cannot read what was recorded of it");
+    }
+    if error.is_not_found() {
+        return ComparisonGap::known("nothing was recorded of it in its directory");
+    }
+    ComparisonGap::loss(format!("what was recorded of it cannot be read: {error}"))
 }
 
 /// What is known to be wrong with the snapshots of a root.
@@ -91,6 +178,8 @@ pub(crate) struct KnownDamage {
     pub is_cut: bool,
     /// The snapshots that have fewer or more entries than recorded.
     entries: Vec<DifferingEntries>,
+    /// Why it is not known what `verify` found.
+    pub unread: Option<ComparisonGap>,
 }
 
 impl KnownDamage {
@@ -102,16 +191,26 @@ impl KnownDamage {
     }
 
     fn of(private: &OwnedDir) -> Self {
-        let damage = State::read(private.dir()).ok().and_then(|state| state.damage);
+        let unread = |error: Error| {
+            let text = format!("what `verify` found in it cannot be read: {error}");
+            KnownDamage { unread: Some(ComparisonGap::loss(text)), ..KnownDamage::default() }
+        };
+        let damage = match State::read(private.dir()) {
+            Ok(state) => state.damage,
+            Err(error) => return unread(error),
+        };
         let Some(damage) = damage else { return KnownDamage::default() };
-        let list = DamageList::read(private.dir()).unwrap_or_default();
+        let list = match DamageList::read(private.dir()) {
+            Ok(list) => list.unwrap_or_default(),
+            Err(error) => return unread(error),
+        };
         let entries = list.entries;
         if damage.files == 0 {
             return KnownDamage { entries, ..KnownDamage::default() };
         }
         // Of damage that an earlier version found, the files are not known.
         let is_cut = list.is_cut || list.files.is_empty();
-        KnownDamage { files: list.files, is_cut, entries }
+        KnownDamage { files: list.files, is_cut, entries, unread: None }
     }
 
     /// The files at or below a path that were altered.
@@ -128,26 +227,25 @@ fn is_at_or_below(file: &DamagedFile, names: &[Vec<u8>]) -> bool {
 
 /// Compares each file of the `paths` with what the inode log recorded of it for this snapshot, and
 /// calls `note` with the escaped path and the change of each that differs. What was altered since
-/// the last `verify` is found only so.
+/// the last `verify` is found only so. Returns how many names of files the inode log does not have.
 fn altered_since(
     source: &SnapshotSource,
-    private: &OwnedDir,
+    log: Option<&InodeLog>,
     paths: &[RestorePath],
     note: &mut dyn FnMut(String, String),
-) {
-    let inodes = OwnedDir::open(&private.path.join(Subdir::Inodes.name()));
-    let log = inodes.and_then(|inodes| InodeLog::read(inodes.dir()));
-    let Ok(Some(log)) = log else { return };
-    let Some(position) = log.position(&source.name) else { return };
-    let mut found = Vec::new();
+) -> u64 {
+    let Some(log) = log else { return 0 };
+    let position = log.position(&source.name).unwrap_or(0);
+    let (mut found, mut unrecorded) = (Vec::new(), 0);
     for path in paths {
-        let Ok(start) = source.start() else { return };
+        let Ok(start) = source.start() else { return 0 };
         let names = path.names.iter().map(|name| name_of(name)).collect::<Result<Vec<_>>>();
         let Ok(names) = names else { continue };
         // The restore has told what cannot be read.
         let _ = walk_at(start, &names, &mut |name: &InodeName| {
             let Ok(inode) = inspect_entry(name.directory, name.name) else { return };
             let baselines = log.baselines(inode.number, inode.birth_ns);
+            unrecorded += u64::from(baselines.is_empty());
             let was = applicable(&baselines, position);
             let changes = was.map(|was| changes(&was.inode.attributes, &inode.attributes));
             let changes = changes.unwrap_or_default();
@@ -160,12 +258,12 @@ fn altered_since(
     if source.is_still_there() {
         found.into_iter().for_each(|(path, change)| note(path, change));
     }
+    unrecorded
 }
 
 /// How the entries of a whole snapshot differ from its record.
-fn of_whole(private: &OwnedDir, snapshot: &str, entries: Option<u64>) -> Option<String> {
-    let records = OwnedDir::open(&private.path.join(Subdir::Records.name())).ok()?;
-    let recorded = Record::read(records.dir(), snapshot).ok().flatten()?.exact_entries()?;
+fn of_whole(record: Option<&Record>, snapshot: &str, entries: Option<u64>) -> Option<String> {
+    let recorded = record?.exact_entries()?;
     let (lacks, more) = (recorded.saturating_sub(entries?), entries?.saturating_sub(recorded));
     match (lacks, more) {
         (0, 0) => None,
@@ -183,21 +281,22 @@ fn of_whole(private: &OwnedDir, snapshot: &str, entries: Option<u64>) -> Option<
 }
 
 /// Which directories at or below the `paths` have other entries than the snapshot's index says.
+/// Adds to `gaps` what could not be compared.
 fn other_entries(
     source: &SnapshotSource,
-    private: &OwnedDir,
+    recorded: &RecordedSnapshot,
     paths: &[RestorePath],
+    gaps: &mut Vec<ComparisonGap>,
 ) -> Option<String> {
-    let subdir = |subdir: Subdir| OwnedDir::open(&private.path.join(subdir.name())).ok();
-    let index = index_file::open_in(subdir(Subdir::Index)?.dir(), &source.name)?;
-    let record = subdir(Subdir::Records)
-        .and_then(|records| Record::read(records.dir(), &source.name).ok().flatten());
+    let index = recorded.index.as_ref()?;
+    let record = recorded.record.as_ref();
     let counts = record.is_some_and(|record| record.exact_entries().is_some());
     let (mut directories, mut first) = (0, Vec::new());
     for path in paths {
         let names = path.names.iter().map(|name| name_of(name)).collect::<Result<Vec<_>>>().ok()?;
-        let found = changed_entries(source.start().ok()?, &names, &index, counts);
+        let found = changed_entries(source.start().ok()?, &names, index, counts);
         directories += found.directories;
+        gaps.extend(gap_of_walk(&found).filter(|gap| !gaps.contains(gap)));
         first.extend(found.first);
     }
     // One that was retired meanwhile may have become another snapshot.

@@ -13,11 +13,12 @@ use crate::engine::descent::DescentStart;
 use crate::engine::index::changed_entries::{ChangedEntries, changed_entries};
 use crate::engine::inodes::{InodeName, walk};
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence};
-use crate::run::verify::verified::LackingSnapshot;
+use crate::run::verify::recorded_files::gap_of_walk;
+use crate::run::verify::verified::{LackingSnapshot, SnapshotGap};
 use crate::store::dir::Dir;
 use crate::store::index_file;
 use crate::system::mounts::Mounts;
-use crate::system::syscalls::open_directory;
+use crate::system::syscalls::{is_gone, open_directory};
 
 /// How many of the files that a snapshot lacks are named.
 const MAX_NAMED: usize = 10;
@@ -66,8 +67,12 @@ fn lost_links(snapshot: &CheckedSnapshot, count: TreeCount, has_others: bool) ->
 }
 
 /// The snapshots that have fewer, more or other entries than recorded. `counts`: what the survey
-/// has counted in each.
-pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree> {
+/// has counted in each. Adds to `gaps` how many directories of a snapshot could not be compared.
+pub(crate) fn find(
+    evidence: &Evidence,
+    counts: &[TreeCount],
+    gaps: &mut Vec<SnapshotGap>,
+) -> Vec<LackingTree> {
     let mounts = Mounts::read();
     let of_snapshot = |(number, count): (usize, &TreeCount)| {
         let snapshot = &evidence.snapshots[number];
@@ -79,6 +84,11 @@ pub(crate) fn find(evidence: &Evidence, counts: &[TreeCount]) -> Vec<LackingTree
             true => changed_in(evidence, snapshot),
             false => ChangedEntries::default(),
         };
+        gaps.extend(gap_of_walk(&changed).map(|gap| SnapshotGap {
+            snapshot: snapshot.name.clone(),
+            gap,
+            is_of_entries: true,
+        }));
         // A run may have retired it meanwhile.
         let differs = lacks + added + changed.directories > 0 && evidence.is_still_there(snapshot);
         differs.then_some(LackingTree {
@@ -102,7 +112,9 @@ fn changed_in(evidence: &Evidence, snapshot: &CheckedSnapshot) -> ChangedEntries
         .and_then(|opened| DescentStart::root(opened, &path.join(&snapshot.name)));
     match start {
         Ok(start) => changed_entries(start, &[], &index, snapshot.entries.is_some()),
-        Err(_) => ChangedEntries::default(),
+        Err(cause) => {
+            ChangedEntries { unread: u64::from(!is_gone(cause)), ..ChangedEntries::default() }
+        }
     }
 }
 
@@ -121,6 +133,7 @@ pub(crate) fn described(evidence: &Evidence, lacking: &[LackingTree]) -> Vec<Lac
                 0 => missing_files(evidence, tree),
                 _ => added_files(evidence, tree),
             },
+            known: None,
         }
     };
     lacking.iter().map(describe).collect()
@@ -175,6 +188,13 @@ fn missing_files(evidence: &Evidence, tree: &LackingTree) -> Vec<Vec<u8>> {
         if !missing.is_empty() {
             break;
         }
+    }
+    if tree.lacks == 0 {
+        let parent = |path: &[u8]| {
+            let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            path[..end].to_vec()
+        };
+        missing.retain(|path| tree.changed.first.contains(&parent(path)));
     }
     missing.sort();
     missing

@@ -20,6 +20,7 @@ pub(crate) mod examine;
 pub(crate) mod hashing;
 pub(crate) mod known_damage;
 pub(crate) mod lacking;
+pub(crate) mod recorded_files;
 pub(crate) mod refresh;
 pub(crate) mod repair;
 pub(crate) mod survey;

@@ -104,7 +104,8 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         }
         Ok(())
     })?;
-    let (after, _) = examine(target, &root, clock.now())?;
+    let (mut after, _) = examine(target, &root, clock.now())?;
+    known_damage::add_known(&root, &mut after)?;
     known_damage::keep(&root, &after)?;
     State::update(root.private(), |state| {
         state.damage = after.damage(clock.now(), state.damage.take())

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::comparison_gap::ComparisonGap;
 use crate::decide::damage::{Damage, InodeChange};
 use crate::decide::lacking::LostLinks;
 use crate::run::vanished::UnacceptedSnapshots;
@@ -41,6 +42,17 @@ pub(crate) struct Verified {
     pub explained_inodes: HashSet<u64>,
     /// The snapshots whose lost links moved these times.
     pub lost_links: Vec<(String, LostLinks)>,
+    /// What could not be compared with what was recorded.
+    pub gaps: Vec<SnapshotGap>,
+}
+
+/// Something of a snapshot that could not be compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SnapshotGap {
+    pub snapshot: String,
+    pub gap: ComparisonGap,
+    /// Whether its entries could not be compared, rather than its files.
+    pub is_of_entries: bool,
 }
 
 /// A snapshot that has fewer, more or other entries than recorded.
@@ -58,11 +70,30 @@ pub(crate) struct LackingSnapshot {
     pub changed_first: Vec<Vec<u8>>,
     /// The first files that it lacks, as far as a later tree shows them, or that were added.
     pub first: Vec<Vec<u8>>,
+    /// What an earlier verification said of it, if only that found it.
+    pub known: Option<String>,
 }
 
 impl LackingSnapshot {
+    /// One of which only an earlier verification found this.
+    pub(crate) fn known(name: String, text: String) -> Self {
+        LackingSnapshot {
+            name,
+            recorded: 0,
+            lacks: 0,
+            added: 0,
+            changed: 0,
+            changed_first: Vec::new(),
+            first: Vec::new(),
+            known: Some(text),
+        }
+    }
+
     /// What it lacks or has more, for messages.
     pub(crate) fn text(&self) -> String {
+        if let Some(known) = &self.known {
+            return known.clone();
+        }
         let LackingSnapshot { name, recorded, lacks, added, .. } = self;
         match (lacks, added) {
             (0, 0) => other_entries_text(name, self.changed, &self.changed_first),
@@ -88,7 +119,7 @@ pub(crate) fn other_entries_text(name: &str, directories: u64, first: &[Vec<u8>]
     };
     format!(
         "{name} has other entries than when it was taken, in {}{more}: another program added, \
-         removed or renamed some",
+         removed or renamed some, or set the time of the directory",
         told.join(", ")
     )
 }
