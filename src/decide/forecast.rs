@@ -85,9 +85,13 @@ pub fn next_expiry(
         return None;
     }
     let goes_by = |count| pushes.decided_after(&held, count, policy).1.into_iter().next();
+    // So it is in a full history, where each push lets one go.
+    if let Some(name) = goes_by(1) {
+        return Some((name, Expiry::At(pushes.time(1))));
+    }
     let mut first = goes_by(pushes.last)?;
     // None goes by `low`, and `first` goes by `high`.
-    let (mut low, mut high, mut step) = (0, pushes.last, 1);
+    let (mut low, mut high, mut step) = (1, pushes.last, 2);
     while high - low > 1 {
         let middle = if low + step < high { low + step } else { low + (high - low) / 2 };
         match goes_by(middle) {

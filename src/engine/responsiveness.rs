@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// For how long an answer counts. A server can die right after an answer, too, so a shorter time
 /// would not make a wait impossible.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_secs(2);
 
 /// A thread that asks needs no more.
 const STACK_BYTES: usize = 64 << 10;
