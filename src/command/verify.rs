@@ -46,6 +46,7 @@ pub(crate) fn run(
         }
         let is_incomplete = verified.unreadable > 0
             || verified.lost_bytes > 0
+            || verified.lost_windows
             || verified.is_uncertain()
             || verified.gaps.iter().any(|one| one.gap.is_loss);
         let is_damaged = verified.is_damaged();

@@ -633,3 +633,20 @@ fn known_damage_stays_until_it_is_released_or_the_snapshot_is_gone() {
         assert_eq!(json["lacking"].as_array().map(Vec::len), Some(0), "{json:#}");
     }
 }
+
+#[test]
+fn verify_warns_until_change_times_count_again() {
+    for content in [None, Some("damaged")] {
+        let (module, _) = history();
+        let windows = module.private("inodes/windows");
+        match content {
+            None => fs::remove_file(&windows).expect("removed"),
+            Some(text) => fs::write(&windows, text).expect("written"),
+        }
+        let words = "change times count only from the next snapshot on";
+        module.run(&["verify", NAME]).exits(&[4]).says(words);
+        tree::write(&module.latest.join("n"), "more");
+        module.expect_snapshot();
+        module.run(&["verify", NAME]).exits(&[0]);
+    }
+}

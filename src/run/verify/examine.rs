@@ -37,6 +37,8 @@ pub(crate) fn examine(
         unreadable: survey.unreadable,
         lost_bytes: evidence.inode_log.as_ref().map_or(0, |inode_log| inode_log.lost_bytes),
         has_windows: windows.are_known(),
+        lost_windows: !windows.are_known()
+            && evidence.snapshots.iter().any(|snapshot| snapshot.position.is_some()),
         lacking: lacking::described(&evidence, &lacking),
         explained_inodes: touches.explained,
         lost_links: touches.lost,

@@ -31,6 +31,8 @@ pub(crate) struct Verified {
     pub lost_bytes: u64,
     /// Whether change times count: whether it is recorded when runs made links.
     pub has_windows: bool,
+    /// Whether that was recorded once, and is lost.
+    pub lost_windows: bool,
     pub vanished: UnacceptedSnapshots,
     /// Sorted by path.
     pub altered: Vec<AlteredPath>,
