@@ -347,15 +347,19 @@ fn read(path: &Path) -> Secrets {
     }
     let read = || {
         let found = fs::metadata(path)?;
-        Ok((fs::read(path)?, found))
+        // Opening a pipe would wait for its writer.
+        let text = if found.is_file() { Some(fs::read(path)?) } else { None };
+        Ok((text, found))
     };
     match read() {
-        Ok((text, found)) => Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid())),
+        Ok((None, _)) => Secrets::NoFile,
+        Ok((Some(text), found)) => {
+            Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid()))
+        }
         Err(error) => {
             let error: std::io::Error = error;
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Secrets::Missing,
-                Some(libc::EISDIR) => Secrets::NoFile,
                 _ => Secrets::Unclear(error.to_string()),
             }
         }

@@ -40,7 +40,7 @@ impl SecretsFile {
 pub(crate) enum Secrets {
     Unset,
     Missing,
-    /// A directory is in its place.
+    /// Something else is in its place, such as a directory.
     NoFile,
     /// Why it cannot be read.
     Unclear(String),
@@ -143,7 +143,7 @@ fn secrets_findings(facts: &LoginFacts) -> Vec<Finding> {
             facts.secrets_place
         ))],
         Secrets::NoFile => vec![critical(format!(
-            "{}: the secrets file {path} is a directory, so no user can log in; name a file, with \
+            "{}: the secrets file {path} is no file, so no user can log in; name a file, with \
              a line USER:PASSWORD for each user and mode 0600",
             facts.secrets_place
         ))],
