@@ -239,7 +239,6 @@ fn nonsense_in_each_parameter_is_told_if_it_keeps_clients_out() {
             ("gid = nonsense", of_users("`gid = nonsense` is unknown")),
             ("gid = 0 *", of_users("write `*` before the other groups")),
             ("gid = *", None),
-            ("name converter = /no/such", Some(("hook", "critical", "breaks off"))),
             ("name converter = /bin/cat", None),
             ("munge symlinks = yes\nuse chroot = yes", wrong("rename that directory")),
             ("munge symlinks = yes", None),
@@ -286,6 +285,26 @@ fn nonsense_for_yes_or_no_is_told_and_ignored_by_rsync() {
     assert_eq!(found.len(), parameters.len(), "{found:#?}");
     let daemon = Daemon::serve(&patient.module);
     patient.push_as(&daemon, "").exits(&[0]);
+    daemon.await_connections();
+}
+
+#[test]
+fn a_name_converter_that_cannot_run_is_told() {
+    let Some(patient) = Patient::new().filter(|_| root()) else { return };
+    let file = patient.source.join("of another");
+    fs::write(&file, "x").expect("a file");
+    Run::of(tool("chown").arg("1:1").arg(&file)).exits(&[0]);
+    let line = "read only = no\nname converter = /no/such";
+    patient.write(&patient.good().replace("read only = no", line));
+    patient.is_told(
+        "hook",
+        "critical",
+        "so pushes with files of another owner than root break off",
+    );
+    let daemon = Daemon::serve(&patient.module);
+    // It depends on when rsync sees that the program has ended.
+    let fails = |_| !patient.push_as(&daemon, "").succeeded();
+    assert!((0..20).any(fails));
     daemon.await_connections();
 }
 

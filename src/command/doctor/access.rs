@@ -73,6 +73,7 @@ impl Doctor<'_> {
             tell(FindingId::ConfFile, "lock file", effect, &refusal, &refusal.remedy);
         }
         let hooks = self.hooks(module);
+        let mut powerless = Vec::new();
         for hook in [&hooks.early, &hooks.pre, &hooks.post] {
             // What cannot run for any user is told as that.
             let is_told = matches!(
@@ -81,6 +82,7 @@ impl Doctor<'_> {
             );
             let command = module.get(hook.parameter).filter(|_| !is_told).unwrap_or_default();
             let HookCommand::Words(words) = hook_command::read(command, module) else { continue };
+            powerless.extend(words.first().and_then(|word| self.powerless(hook, word, &user)));
             let program = words.first().map(|word| path_of(word)).filter(|path| path.is_absolute());
             if let Some(refusal) =
                 program.and_then(|path| self.refusal(&user, &path, PathUse::Execute))
@@ -89,6 +91,7 @@ impl Doctor<'_> {
                 tell(FindingId::Hook, hook.parameter, effect, &refusal, &refusal.remedy);
             }
         }
+        found.extend(powerless);
         found
     }
 
@@ -352,7 +355,7 @@ fn read(path: &Path) -> Secrets {
         Ok((text, found))
     };
     match read() {
-        Ok((None, _)) => Secrets::NoFile,
+        Ok((None, found)) => Secrets::NoFile { is_directory: found.is_dir() },
         Ok((Some(text), found)) => {
             Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid()))
         }

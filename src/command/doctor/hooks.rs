@@ -137,7 +137,7 @@ impl HookFacts {
     pub(crate) fn consequence(&self) -> &'static str {
         match self.parameter {
             POST_XFER => "so no snapshot is made",
-            NAME_CONVERTER => "so each push with a file of another owner than root breaks off",
+            NAME_CONVERTER => "so pushes with files of another owner than root break off",
             _ => "so every transfer is turned away",
         }
     }

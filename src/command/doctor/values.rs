@@ -81,8 +81,12 @@ impl Doctor<'_> {
     /// A relative path that the running daemon does not find where it works.
     fn relative_path(&self, module: &RsyncdModule) -> Option<Finding> {
         let value = module.get("path").filter(|path| !path.is_empty() && !has_variable(path))?;
+        // What is meant for a shell, or stands in quotes, has a finding of its own.
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"._".contains(byte);
         let path = Path::new(OsStr::from_bytes(value));
-        if path.is_absolute() || module.get("daemon chroot").is_some_and(|it| !it.is_empty()) {
+        if !value.first().is_some_and(is_name)
+            || module.get("daemon chroot").is_some_and(|it| !it.is_empty())
+        {
             return None;
         }
         let pid = self.daemon()?.pid;
