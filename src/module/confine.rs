@@ -26,7 +26,7 @@
 //! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of
 //! all this, the process works without it, and the debug log says how far the restriction goes.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Once;
@@ -39,6 +39,7 @@ use landlock::{
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::module::target::Target;
+use crate::store::dir::open_followed;
 use crate::store::layout::Subdir;
 use crate::store::lock::RootLock;
 use crate::store::root::SnapshotRoot;
@@ -302,7 +303,7 @@ fn allow_memory(
         // reports the errors.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
         if let Some(directory) =
-            retry_once(|| File::open(path).map_err(|cause| Error::io("open", path, cause)))
+            retry_once(|| open_followed(path).map_err(|cause| Error::io("open", path, cause)))
         {
             ruleset = allow(ruleset, directory, names() | contents())?;
         }

@@ -6,7 +6,6 @@
 //! would split the history.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::Settings;
 use crate::decide::policy::Policy;
-use crate::store::dir::Dir;
+use crate::store::dir::{Dir, open_followed};
 use crate::store::layout::PRIVATE;
 use crate::store::memory::MachineMemory;
 use crate::store::module_directory::canonical_module;
@@ -138,7 +137,7 @@ pub(crate) fn built_in_root(
 /// The state of a root; that of a new root is empty.
 pub(crate) fn state_of(root: &Path) -> Result<State> {
     let path = root.join(PRIVATE);
-    match File::open(&path) {
+    match open_followed(&path) {
         Ok(directory) => State::read(Dir { directory: directory.as_fd(), path: &path }),
         Err(_) => Ok(State::default()),
     }

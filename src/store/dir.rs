@@ -272,3 +272,9 @@ pub(crate) fn open_path(path: &Path) -> Result<OwnedFd> {
         .open(path);
     opened.map(OwnedFd::from).map_err(|cause| Error::io("open the directory", path, cause))
 }
+
+/// Opens a directory, also through a symbolic link. Something else in its place is an error, and a
+/// pipe is not waited for.
+pub(crate) fn open_followed(path: &Path) -> std::io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
+}

@@ -5,7 +5,7 @@
 //! nothing. So `snapshot --all`, which the timer runs, notes here when it first saw a module or a
 //! client in the configuration, and drops what is no longer there.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ fn note_in(directory: &PathBuf, expected: &[ExpectedPush]) -> Result<()> {
     }
     let failed = |cause| Error::io("make", directory, cause);
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let opened = File::open(directory).map_err(failed)?;
+    let opened = dir::open_followed(directory).map_err(failed)?;
     let dir = Dir { directory: opened.as_fd(), path: directory };
     let _guard = DirLock::on_directory(dir)?;
     match read_at(directory)?.unwrap_or_default().with(expected) {
@@ -110,7 +110,7 @@ fn note_in(directory: &PathBuf, expected: &[ExpectedPush]) -> Result<()> {
 
 /// A file that cannot be understood counts as none; one of a newer version is an error.
 fn read_at(directory: &Path) -> Result<Option<ExpectedFile>> {
-    let Ok(opened) = File::open(directory) else { return Ok(None) };
+    let Ok(opened) = dir::open_followed(directory) else { return Ok(None) };
     let dir = Dir { directory: opened.as_fd(), path: directory };
     match dir::read(dir, FILE)?.map(|text| KNOWN.read(&directory.join(FILE), &text)).transpose() {
         Err(Error::Damaged { .. }) => Ok(None),

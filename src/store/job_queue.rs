@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::decide::boot_time::BootTime;
-use crate::store::dir::{Dir, names_in};
+use crate::store::dir::{Dir, names_in, open_followed};
 use crate::store::lock::DirLock;
 use crate::tell::error::{Error, Result};
 
@@ -52,7 +52,7 @@ pub(crate) struct LongJob {
 
 /// The jobs in the queue at `path` that have worked for longer than `longest`. Changes nothing.
 pub(crate) fn long_jobs(path: &Path, longest: Duration) -> Vec<LongJob> {
-    let Ok(directory) = File::open(path) else { return Vec::new() };
+    let Ok(directory) = open_followed(path) else { return Vec::new() };
     let queue = JobQueue { path: path.to_path_buf(), directory };
     let numbers = queue.numbers().unwrap_or_default();
     let job = |number: &u64| {
@@ -156,7 +156,7 @@ impl JobQueue {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         // That the directory could not be made matters only if it does not exist. Then opening
         // fails, too, and that error is returned.
-        let directory = match (File::open(path), made) {
+        let directory = match (open_followed(path), made) {
             (Ok(directory), _) => directory,
             (Err(cause), Ok(())) => return Err(failed(cause)),
             (Err(_), Err(cause)) => return Err(failed(cause)),

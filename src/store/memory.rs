@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -136,7 +136,7 @@ impl ModuleMemory {
     }
 
     fn read(directory: &Path, file: &str) -> Option<Self> {
-        let opened = File::open(directory).ok()?;
+        let opened = dir::open_followed(directory).ok()?;
         let text = dir::read(Dir { directory: opened.as_fd(), path: directory }, file).ok()??;
         toml::from_str(&text).ok()
     }
@@ -323,7 +323,7 @@ impl MachineMemory {
     ) -> Result<()> {
         let failed = |cause| Error::io("make", directory, cause);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let opened = File::open(directory).map_err(failed)?;
+        let opened = dir::open_followed(directory).map_err(failed)?;
         let dir = Dir { directory: opened.as_fd(), path: directory };
         let _guard = DirLock::on_directory(dir)?;
         let before = self.recall(module_path).unwrap_or_else(|| ModuleMemory::new(module_path));

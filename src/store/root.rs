@@ -5,7 +5,6 @@
 //! module. Everything is checked on the opened directory and then used through that descriptor
 //! only, so a path that changes in between changes nothing.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
-use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
+use crate::store::dir::{Dir, OwnedDir, c_name, open_followed, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
@@ -120,7 +119,7 @@ impl SnapshotRoot {
     /// If reading fails, so that there may be one.
     pub fn registration(path: &Path) -> Result<Option<Registration>> {
         let private_path = path.join(PRIVATE);
-        let directory = match File::open(&private_path) {
+        let directory = match open_followed(&private_path) {
             Ok(directory) => directory,
             Err(cause)
                 if matches!(

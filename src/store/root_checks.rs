@@ -265,6 +265,20 @@ pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
     if stat.st_uid != geteuid().as_raw() && !geteuid().is_root() {
         return Err(of_another_user(path, stat.st_uid));
     }
+    let kind = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => None,
+        libc::S_IFREG => Some("a file"),
+        libc::S_IFLNK => Some("a symbolic link"),
+        libc::S_IFIFO => Some("a pipe"),
+        _ => Some("neither a file nor a directory"),
+    };
+    if let Some(kind) = kind {
+        return Err(refusal(
+            path,
+            format!("its {PRIVATE} is {kind}, and not the directory of this program"),
+            format!("find out who made it, and move it away: `mv {own} {own}.other`"),
+        ));
+    }
     Err(refusal(
         path,
         format!("its {PRIVATE} is not a directory of ours with mode 0700"),

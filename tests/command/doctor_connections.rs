@@ -187,6 +187,202 @@ fn numbers_and_paths_that_keep_clients_out_are_told() {
     each(&patient, prepare, &lines);
 }
 
+/// Each parameter of a module that `rsyncd.conf(5)` has, with nonsense for its value, apart from
+/// those that have a test of their own above or in another file.
+#[test]
+fn nonsense_in_each_parameter_is_told_if_it_keeps_clients_out() {
+    let Some(patient) = Patient::new() else { return };
+    let wrong = |words| Some(("conf-parameter", "critical", words));
+    let of_users = |words| Some(("module-access", "critical", words));
+    let mut lines = vec![
+        ("charset = nonsense", wrong("knows no character set `nonsense`")),
+        ("charset = UTF-8 # with umlauts", wrong("such as `charset = UTF-8`")),
+        ("charset = utf_8", wrong("`utf_8`")),
+        ("charset = -,utf-8", wrong("`-`")),
+        ("charset = UTF8", None),
+        ("charset = iso8859-15", None),
+        ("charset = .", None),
+        ("charset =", None),
+        ("charset = latin1,nonsense", None),
+        ("charset = \"utf-8\"", None),
+        ("lock file =\nmax connections = 4", Some(("conf-file", "critical", "it is empty"))),
+        ("lock file = /no/such/lock", None),
+        ("max connections = 2147483649", wrong("above 2147483647")),
+        ("max connections = 99999999999", None),
+        ("early exec = /bin/false", Some(("hook", "critical", "always fails"))),
+        ("early exec = /no/such", Some(("hook", "critical", "does not exist"))),
+        ("early exec = /bin/true", None),
+        ("name converter = /no/such\nnumeric ids = yes", None),
+        ("comment = \\x01", None),
+        ("log file = /no/such/log", None),
+        ("syslog facility = nonsense", None),
+        ("syslog tag = %n%s", None),
+        ("max verbosity = x", None),
+        ("incoming chmod = nonsense", None),
+        ("outgoing chmod = 999", None),
+        ("auth digest = nonsense", None),
+        ("secrets file = /no/such", None),
+        ("log format = %Q%z%\ntransfer logging = yes", None),
+        ("timeout = x", None),
+        ("timeout = -5", None),
+        ("refuse options = nonsense", None),
+        ("dont compress = [", None),
+        ("exclude = nonsense", None),
+        ("include = nonsense", None),
+    ];
+    if root() {
+        let file = patient.source.join("of another");
+        fs::write(&file, "x").expect("a file");
+        Run::of(tool("chown").arg("1:1").arg(&file)).exits(&[0]);
+        lines.extend([
+            ("uid = nonsense", of_users("`uid = nonsense` is unknown")),
+            ("gid = nonsense", of_users("`gid = nonsense` is unknown")),
+            ("gid = 0 *", of_users("write `*` before the other groups")),
+            ("gid = *", None),
+            ("name converter = /bin/cat", None),
+            ("munge symlinks = yes\nuse chroot = yes", wrong("rename that directory")),
+            ("munge symlinks = yes", None),
+            ("munge symlinks = no\nuse chroot = yes", None),
+            ("use chroot = yes", None),
+        ]);
+    }
+    let has_munged = root();
+    let prepare = |path: &Path| {
+        if has_munged {
+            fs::create_dir(path.join("rsyncd-munged")).expect("a directory");
+        }
+    };
+    each(&patient, prepare, &lines);
+}
+
+#[test]
+fn nonsense_for_yes_or_no_is_told_and_ignored_by_rsync() {
+    let Some(patient) = Patient::new() else { return };
+    let parameters = [
+        "use chroot",
+        "list",
+        "write only",
+        "open noatime",
+        "fake super",
+        "munge symlinks",
+        "insecure links",
+        "numeric ids",
+        "strict modes",
+        "reverse lookup",
+        "forward lookup",
+        "ignore errors",
+        "ignore nonreadable",
+        "transfer logging",
+    ];
+    let lines = parameters.map(|parameter| format!("{parameter} = nonsense\n")).concat();
+    patient.write(&format!("{}{lines}", patient.good()));
+    let found = patient.troubles();
+    for parameter in parameters {
+        let words = format!("rsync ignores `{parameter} = nonsense`");
+        let of_it = found.iter().filter(|one| one.1 == "warning" && one.2.contains(&words));
+        assert_eq!(of_it.count(), 1, "{parameter}: {found:#?}");
+    }
+    assert_eq!(found.len(), parameters.len(), "{found:#?}");
+    let daemon = Daemon::serve(&patient.module);
+    patient.push_as(&daemon, "").exits(&[0]);
+    daemon.await_connections();
+}
+
+#[test]
+fn a_name_converter_that_cannot_run_is_told() {
+    let Some(patient) = Patient::new().filter(|_| root()) else { return };
+    let file = patient.source.join("of another");
+    fs::write(&file, "x").expect("a file");
+    Run::of(tool("chown").arg("1:1").arg(&file)).exits(&[0]);
+    let line = "read only = no\nname converter = /no/such";
+    patient.write(&patient.good().replace("read only = no", line));
+    patient.is_told(
+        "hook",
+        "critical",
+        "so pushes with files of another owner than root break off",
+    );
+    let daemon = Daemon::serve(&patient.module);
+    // It depends on when rsync sees that the program has ended.
+    let fails = |_| !patient.push_as(&daemon, "").succeeded();
+    assert!((0..20).any(fails));
+    daemon.await_connections();
+}
+
+#[test]
+fn a_name_that_is_not_that_of_the_header_is_told() {
+    let Some(patient) = Patient::new() else { return };
+    let with = |line: &str| {
+        let line = format!("read only = no\n{line}");
+        patient.write(&patient.good().replace("read only = no", &line));
+    };
+    with("name = my laptop");
+    let told = patient.is_told("conf-parameter", "warning", "push to `data`");
+    assert!(told.contains("take the line out"), "{told}");
+    patient.fails_as("");
+    with("name = data");
+    patient.works();
+}
+
+#[test]
+fn a_relative_path_that_the_daemon_does_not_find_is_told() {
+    let Some(patient) = Patient::new() else { return };
+    let path = format!("path = {}", patient.module.latest.display());
+    let daemon = Daemon::serve(&patient.module);
+    patient.write(&patient.good().replace(&path, "path = no/such/latest"));
+    let told = patient.is_told("conf-parameter", "critical", "it is relative");
+    assert!(told.contains("write the whole path"), "{told}");
+    assert!(!patient.push_as(&daemon, "").succeeded());
+    daemon.await_connections();
+}
+
+/// Each parameter of the whole daemon with nonsense for its value.
+#[test]
+fn nonsense_above_all_modules_is_told_if_it_keeps_clients_out() {
+    let Some(patient) = Patient::new() else { return };
+    let good = patient.good();
+    let directory = patient.source.display().to_string();
+    let motd = format!("motd file = {directory}");
+    let pipe = patient.module.directory.join("pipe");
+    Run::of(tool("mkfifo").arg("-m0600").arg(&pipe)).exits(&[0]);
+    let secrets = format!("auth users = laptop\nsecrets file = {}", pipe.display());
+    for (line, expected) in [
+        ("motd file = /no/such", None),
+        (motd.as_str(), Some("is a directory")),
+        (secrets.as_str(), Some("is no file")),
+        ("pid file =", None),
+        ("port = x", None),
+        ("socket options = nonsense", None),
+        ("socket options = SO_SNDBUF=x", None),
+        ("listen backlog = x", None),
+        ("listen backlog = -5", None),
+        ("proxy protocol = nonsense", None),
+        ("proxy protocol hosts = nonsense", None),
+        ("daemon chroot = /no/such", Some("is not there")),
+        ("daemon gid = no-such-group", Some("knows no group no-such-group")),
+        ("daemon uid = no-such-user", Some("is unknown to this system")),
+    ] {
+        if line.starts_with("daemon ") && !root() {
+            continue;
+        }
+        patient.write(&format!("{line}\n{good}"));
+        let Some(words) = expected else {
+            patient.works();
+            continue;
+        };
+        let id = match line {
+            _ if line == secrets => "secrets-file",
+            "daemon uid = no-such-user" => "module-access",
+            _ => "daemon",
+        };
+        patient.is_told(id, "critical", words);
+        let daemon = Daemon::serve(&patient.module);
+        let mut push = client();
+        push.args(["--archive", "--timeout=3"]).arg(patient.source.join(""));
+        let run = Run::of(push.arg(daemon.url("data/")));
+        assert!(!run.succeeded(), "{line}: {run}");
+    }
+}
+
 #[test]
 fn a_daemon_that_does_not_start_is_told_before() {
     let Some(patient) = Patient::new() else { return };
@@ -194,11 +390,15 @@ fn a_daemon_that_does_not_start_is_told_before() {
     for (line, words, status) in [
         ("pid file = /run/no-such/rsyncd.pid", "/run/no-such does not exist", 11),
         ("address = 10.99.99.99", "no address of this machine", 10),
+        ("address = no-such-host.invalid", "no name that resolves", 10),
+        ("port = -1", "with a negative number", 10),
     ] {
         patient.write(&format!("{line}\n{good}"));
-        patient.is_told("daemon", "critical", words);
+        let level = if line.contains("invalid") { "warning" } else { "critical" };
+        patient.is_told("daemon", level, words);
         let conf = format!("--config={}", patient.module.rsyncd_conf.display());
-        let arguments = ["--daemon", "--no-detach", "--port=47999", &conf];
+        let mut arguments = vec!["--daemon", "--no-detach", &conf];
+        arguments.extend((!line.starts_with("port")).then_some("--port=47999"));
         Run::of(tool("rsync").args(arguments)).exits(&[status]);
     }
     let pid = patient.module.directory.join("pid");

@@ -338,3 +338,40 @@ fn daemon_uid_is_the_daemons_user() {
     let found = server.patient.troubles();
     assert!(found.iter().any(|one| one.2.contains("`daemon uid = no-such-user` is unknown")));
 }
+
+/// As with `NoNewPrivileges` in the daemon's unit.
+#[test]
+fn sudo_in_a_hook_of_a_daemon_without_new_privileges_is_told() {
+    let Some(server) = Ordinary::new().filter(|_| have(&["sudo"])) else { return };
+    let conf = server.conf.replace("pre-xfer exec = ", "pre-xfer exec = sudo -n ");
+    server.write(&conf);
+    let told_of_sudo = || {
+        let [_, of_root] = server.told();
+        of_root.into_iter().filter(|one| one.2.contains("sudo takes the rights")).collect()
+    };
+    let daemon = server.serve();
+    let found: Vec<(String, String, String)> = told_of_sudo();
+    assert_eq!(found, []);
+    drop(daemon);
+    let text = fs::read_to_string(&server.rsync).expect("it");
+    fs::write(&server.rsync, text.replace("setpriv ", "setpriv --no-new-privs ")).expect("it");
+    let daemon = server.serve();
+    let found: Vec<(String, String, String)> = told_of_sudo();
+    assert!(found.len() == 1 && found[0].0 == "hook" && found[0].1 == "critical", "{found:?}");
+    assert!(found[0].2.contains("every transfer is turned away"), "{found:?}");
+    assert!(found[0].2.contains("start the daemon without `no_new_privs`"), "{found:?}");
+    assert!(!server.patient.push_as(&daemon, "laptop@").succeeded());
+    daemon.await_connections();
+    drop(daemon);
+    // A daemon of root needs no other rights for it.
+    let wrapper = server.patient.module.directory.join("rsync-of-root");
+    fs::write(&wrapper, "#!/bin/sh\nexec setpriv --no-new-privs rsync \"$@\"\n").expect("it");
+    tree::set_mode(&wrapper, 0o755);
+    let root_conf = server.patient.good().replace("pre-xfer exec = ", "pre-xfer exec = sudo -n ");
+    server.shell("chown -R 0:0 .");
+    server.write(&root_conf);
+    let daemon = Daemon::serve_by(&server.patient.module, wrapper.to_str().expect("text"));
+    let found: Vec<(String, String, String)> = told_of_sudo();
+    assert_eq!(found, []);
+    drop(daemon);
+}

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use support::file_system::Mount;
 use support::module::{Module, visible};
-use support::run::Run;
+use support::run::{Run, tool};
 use support::{fingerprint, have, may_mount, tree};
 
 /// Runs the hook, which must refuse with exit 2, naming a remedy with one of `words` in it,
@@ -60,6 +60,37 @@ fn a_root_that_is_a_file_or_in_one_is_told_as_that() {
         }
         module.run_hook().exits(&[2]).says(&problem);
     }
+}
+
+/// Opening a pipe would wait for its writer.
+#[test]
+fn what_is_in_the_place_of_our_directories_is_told_and_not_waited_for() {
+    let module = module();
+    let private = module.private("");
+    let private = private.as_path();
+    let name = private.display().to_string();
+    let name = name.trim_end_matches('/');
+    for (make, kind) in [
+        (format!("echo x > {name}"), "is a file, and not the directory of this program"),
+        (format!("mkfifo {name}"), "is a pipe"),
+        (format!("ln -s /no/such {name}"), "is a symbolic link"),
+        (format!("mkdir {name}.aside; ln -s {name}.aside {name}"), "is a symbolic link"),
+    ] {
+        Run::of(tool("sh").args(["-c", &make])).exits(&[0]);
+        for arguments in [&["snapshot", "data"][..], &["list", "data"], &["check", "data"]] {
+            let run = module.run(arguments).exits(&[2]).says(kind);
+            run.says(&format!("`mv {name} {name}.other`"));
+        }
+        Run::of(tool("sh").args(["-c", &format!("mv {name} {name}.other")])).exits(&[0]);
+        module.run(&["snapshot", "data"]).exits(&[0, 4]);
+        Run::of(tool("rm").arg("-rf").args([name, &format!("{name}.other")])).exits(&[0]);
+    }
+    for directory in [module.state_directory(), module.runtime_directory()] {
+        fs::remove_dir_all(&directory).expect("removed");
+        Run::of(tool("mkfifo").arg(&directory)).exits(&[0]);
+    }
+    module.run(&["snapshot", "data"]).exits(&[0, 4]);
+    module.run(&["check", "data"]);
 }
 
 #[test]

@@ -74,6 +74,7 @@ impl Doctor<'_> {
             tell(FindingId::ConfFile, "lock file", effect, &refusal, &refusal.remedy);
         }
         let hooks = self.hooks(module);
+        let mut powerless = Vec::new();
         for hook in [&hooks.early, &hooks.pre, &hooks.post] {
             // What cannot run for any user is told as that.
             let is_told = matches!(
@@ -82,6 +83,7 @@ impl Doctor<'_> {
             );
             let command = module.get(hook.parameter).filter(|_| !is_told).unwrap_or_default();
             let HookCommand::Words(words) = hook_command::read(command, module) else { continue };
+            powerless.extend(words.first().and_then(|word| self.powerless(hook, word, &user)));
             let program = words.first().map(|word| path_of(word)).filter(|path| path.is_absolute());
             if let Some(refusal) =
                 program.and_then(|path| self.refusal(&user, &path, PathUse::Execute))
@@ -90,6 +92,7 @@ impl Doctor<'_> {
                 tell(FindingId::Hook, hook.parameter, effect, &refusal, &refusal.remedy);
             }
         }
+        found.extend(powerless);
         found
     }
 
@@ -348,15 +351,19 @@ fn read(path: &Path) -> Secrets {
     }
     let read = || {
         let found = fs::metadata(path)?;
-        Ok((fs::read(path)?, found))
+        // Opening a pipe would wait for its writer.
+        let text = if found.is_file() { Some(fs::read(path)?) } else { None };
+        Ok((text, found))
     };
     match read() {
-        Ok((text, found)) => Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid())),
+        Ok((None, found)) => Secrets::NoFile { is_directory: found.is_dir() },
+        Ok((Some(text), found)) => {
+            Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid()))
+        }
         Err(error) => {
             let error: std::io::Error = error;
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Secrets::Missing,
-                Some(libc::EISDIR) => Secrets::NoFile,
                 _ => Secrets::Unclear(error.to_string()),
             }
         }

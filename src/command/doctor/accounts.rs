@@ -99,8 +99,9 @@ pub(crate) fn by_root(module: &RsyncdModule) -> Result<Account, NoAccount> {
         [b"*", ..] => (groups_of(uid)?, escape(b"*")),
         [first, ..] => (Vec::new(), escape(first)),
     };
-    for name in groups.iter().filter(|name| **name != b"*") {
-        gids.push(gid_of(name)?);
+    // `*` counts only in the first place.
+    for name in groups.iter().enumerate().filter(|(at, name)| *at > 0 || **name != b"*") {
+        gids.push(gid_of(name.1)?);
     }
     Ok(Account { uid, gids, user: escape(user), group })
 }
@@ -114,7 +115,7 @@ pub(crate) fn uid_of(parameter: &'static str, name: &[u8]) -> Result<u32, NoAcco
     found.map(|user| user.uid.as_raw()).ok_or_else(|| unknown(parameter, name))
 }
 
-fn gid_of(name: &[u8]) -> Result<u32, NoAccount> {
+pub(crate) fn gid_of(name: &[u8]) -> Result<u32, NoAccount> {
     if let Some(number) = number(name) {
         return number.ok_or_else(|| unknown("gid", name));
     }

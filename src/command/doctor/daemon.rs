@@ -24,6 +24,8 @@ pub(crate) struct DaemonFacts {
     pub(crate) capabilities: u64,
     /// The systemd unit that it belongs to, escaped.
     pub(crate) unit: Option<String>,
+    /// Whether none of its programs gets other rights than it has, as sudo would.
+    pub(crate) no_new_privileges: bool,
     /// Whether rsyncd was told to run no hooks.
     pub(crate) runs_no_hooks: bool,
     /// The groups that it has.
@@ -83,6 +85,7 @@ pub(crate) fn find(
         groups: ["Gid", "Groups"].iter().flat_map(|name| numbers(status, name)).collect(),
         capabilities: u64::from_str_radix(field(status, "CapEff")?, 16).ok()?,
         unit: unit_of(&cgroup),
+        no_new_privileges: field(status, "NoNewPrivs") == Some("1"),
         runs_no_hooks: prober.and_then(|prober| prober.runs_no_hooks(*pid)) == Some(true),
         overrides: DaemonArguments::of(&command_line(*pid)).map_or(Vec::new(), |it| it.overrides),
     })
@@ -298,6 +301,7 @@ mod tests {
             uid,
             capabilities,
             unit: None,
+            no_new_privileges: false,
             runs_no_hooks: false,
             groups: vec![0],
             overrides: Vec::new(),

@@ -192,6 +192,7 @@ mod tests {
 
     fn daemon() -> DaemonFacts {
         DaemonFacts {
+            no_new_privileges: false,
             pid: 1,
             uid: 0,
             capabilities: u64::MAX,

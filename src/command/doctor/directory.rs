@@ -142,9 +142,13 @@ pub(crate) fn right_finding(facts: &RightFacts) -> Option<Finding> {
     let account = match facts.account {
         Ok(account) => account,
         Err(NoAccount::Invalid(parameter, name)) => {
+            let remedy = match name.as_str() {
+                "*" => "write `*` before the other groups",
+                _ => "correct it",
+            };
             return Some(critical(format!(
                 "{place}: `{parameter} = {name}` is unknown to this system, so rsync turns every \
-                 connection away; correct it"
+                 connection away; {remedy}"
             )));
         }
         Err(NoAccount::Unclear(why)) => {

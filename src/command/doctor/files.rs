@@ -19,11 +19,19 @@ pub(crate) fn findings(module: &RsyncdModule) -> Vec<Finding> {
     let mut found = Vec::new();
     if max_connections(module) < 0 {
         let message = format!(
-            "{}: max connections: rsync lets no connection in with a negative number; write 0 for \
-             any number of them",
+            "{}: max connections: rsync lets no connection in with a negative number or one above \
+             2147483647; write 0 for any number of them",
             module.place_of("max connections")
         );
         found.push(Finding::new(FindingId::ConfParameter, Severity::Critical, message));
+    }
+    if module.get("lock file") == Some(b"") && max_connections(module) > 0 {
+        let message = format!(
+            "{}: lock file: it is empty, so rsync cannot count connections and turns each away; \
+             name a file, or take the line out",
+            module.place_of("lock file")
+        );
+        found.push(Finding::new(FindingId::ConfFile, Severity::Critical, message));
     }
     // What is inside another root directory, or depends on the connection, is not known here.
     if module.get("daemon chroot").filter(is_set).is_some() {
@@ -85,18 +93,27 @@ pub(crate) fn named(module: &RsyncdModule, parameter: &str) -> Option<PathBuf> {
     module.expanded(value).ok().map(|path| PathBuf::from(OsString::from_vec(path)))
 }
 
-/// The number of `max connections` as rsync reads it. None are counted with 0, and with a negative
-/// number no client gets in.
+/// The number of `max connections`. None are counted with 0, and with a negative number no client
+/// gets in.
 pub(crate) fn max_connections(module: &RsyncdModule) -> i64 {
-    let value = module.get("max connections").unwrap_or_default().trim_ascii_start();
+    number(module, "max connections")
+}
+
+/// The number of a parameter as rsync reads it: its digits, and 0 if it begins with none.
+pub(crate) fn number(module: &RsyncdModule, parameter: &str) -> i64 {
+    let value = module.get(parameter).unwrap_or_default().trim_ascii_start();
     let (sign, digits) = match value {
         [b'-', rest @ ..] => (-1, rest),
         [b'+', rest @ ..] => (1, rest),
         digits => (1, digits),
     };
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
-    sign * digits
-        .fold(0i64, |all, digit| all.saturating_mul(10).saturating_add(i64::from(digit - b'0')))
+    let number = sign
+        * digits.fold(0i64, |all, digit| {
+            all.saturating_mul(10).saturating_add(i64::from(digit - b'0'))
+        });
+    // rsync keeps the lower half.
+    i64::from(number as i32)
 }
 
 pub(crate) fn is_missing(path: &Path) -> bool {

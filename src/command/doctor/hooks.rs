@@ -10,6 +10,7 @@ use crate::config::hook_policy::{HookArguments, HookPurpose, POST_XFER, PRE_XFER
 use crate::tell::PROGRAM;
 
 pub(crate) const EARLY: &str = "early exec";
+pub(crate) const NAME_CONVERTER: &str = "name converter";
 pub(crate) const PRE_XFER_COMMAND: &str = "pre-xfer";
 
 /// The file that a hook names.
@@ -136,6 +137,7 @@ impl HookFacts {
     pub(crate) fn consequence(&self) -> &'static str {
         match self.parameter {
             POST_XFER => "so no snapshot is made",
+            NAME_CONVERTER => "so pushes with files of another owner than root break off",
             _ => "so every transfer is turned away",
         }
     }
@@ -178,7 +180,7 @@ pub(crate) fn findings(hooks: &ModuleHooks) -> Vec<Finding> {
     found
 }
 
-fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
+pub(crate) fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
     let cannot_tell = |why: String| {
         let why = format!("{}: {}: {why}", hook.place, hook.parameter);
         Some(Finding::cannot_tell(FindingId::Hook, why))
@@ -199,6 +201,9 @@ fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
             return cannot_tell(format!(
                 "{path} is another program, which may run {PROGRAM} or not"
             ));
+        }
+        ProgramFile::Unrelated if hook.parameter != POST_XFER && path.ends_with("/false") => {
+            format!("{path} always fails, {so}; take the line out when clients shall push again")
         }
         // What another program does before a transfer is no matter of this one.
         ProgramFile::Unrelated if hook.parameter != POST_XFER => return None,

@@ -175,6 +175,11 @@ fn resolve(names: BTreeSet<String>) -> BTreeMap<String, bool> {
     answers
 }
 
+/// Whether a name has an address.
+pub(crate) fn is_known(name: &str) -> bool {
+    resolve(BTreeSet::from([name.to_string()])).into_values().all(|is_known| is_known)
+}
+
 impl Doctor<'_> {
     pub(crate) fn host_findings(&self, module: &RsyncdModule) -> Vec<Finding> {
         const HOSTS: [&str; 2] = ["hosts allow", "hosts deny"];

@@ -6,17 +6,24 @@ use std::path::Path;
 
 use nix::unistd::{Gid, getegid, geteuid, getgroups};
 
+use crate::command::doctor::daemon::how_to_set;
 use crate::command::doctor::daemon_user::{
     DaemonUser, DaemonUserFacts, Evidence, chroot_finding, decide, name_of,
 };
-use crate::command::doctor::{Doctor, accounts};
+use crate::command::doctor::hooks::HookFacts;
+use crate::command::doctor::units::Unit;
+use crate::command::doctor::{Doctor, accounts, programs};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::rsyncd_module::RsyncdModule;
+use crate::config::settings::RSYNCD_CONF;
 use crate::engine::responsiveness::is_responsive;
 use crate::module::target::Target;
 use crate::store::layout::PRIVATE;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
+
+/// Programs that do nothing without the rights of another user.
+const CHANGE_USER: [&str; 4] = ["sudo", "su", "doas", "pkexec"];
 
 impl Doctor<'_> {
     /// Who has to do with a module whose directory and snapshot root are these.
@@ -156,6 +163,49 @@ impl Doctor<'_> {
         found.extend(self.account_finding(module, &user));
         found.extend(chroot_finding(module, &user));
         found
+    }
+
+    /// A hook that changes its user, in a daemon none of whose programs can.
+    pub(crate) fn powerless(
+        &self,
+        hook: &HookFacts,
+        word: &[u8],
+        user: &DaemonUser,
+    ) -> Option<Finding> {
+        let program = programs::found(word).filter(|path| is_responsive(path))?;
+        let file = fs::metadata(&program).ok()?;
+        if file.mode() & libc::S_ISUID == 0 || file.uid() == user.uid {
+            return None;
+        }
+        let is_default = self.settings.rsyncd_conf == Path::new(RSYNCD_CONF);
+        let (subject, unit) = match self.daemon() {
+            Some(daemon) if daemon.no_new_privileges => {
+                (format!("process {}", daemon.pid), daemon.unit.clone())
+            }
+            None if is_default => {
+                let unit = Unit::enabled(Path::new("/")).filter(Unit::forbids_new_privileges)?;
+                (unit.name.clone(), Some(unit.name))
+            }
+            _ => return None,
+        };
+        let name = program.file_name().unwrap_or_default();
+        let always_fails = CHANGE_USER.iter().any(|known| name == *known);
+        let (level, effect) = match always_fails {
+            true => (Severity::Critical, hook.consequence().trim_start_matches("so ")),
+            false => (Severity::Warning, "what it does may fail"),
+        };
+        let remedy = match unit {
+            Some(unit) => how_to_set("NoNewPrivileges=no", &unit),
+            None => "start the daemon without `no_new_privs`".to_string(),
+        };
+        let message = format!(
+            "{}: {}: {} takes the rights of another user, which the rsync daemon ({subject}) \
+             forbids to its programs (`NoNewPrivileges`), so {effect}; {remedy}",
+            hook.place,
+            hook.parameter,
+            escape_path(&program)
+        );
+        Some(Finding::new(FindingId::Hook, level, message))
     }
 
     /// `uid` or `gid` that the daemon may not take.

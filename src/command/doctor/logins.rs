@@ -40,8 +40,10 @@ impl SecretsFile {
 pub(crate) enum Secrets {
     Unset,
     Missing,
-    /// A directory is in its place.
-    NoFile,
+    /// Something else is in its place.
+    NoFile {
+        is_directory: bool,
+    },
     /// Why it cannot be read.
     Unclear(String),
     Read(SecretsFile),
@@ -142,10 +144,11 @@ fn secrets_findings(facts: &LoginFacts) -> Vec<Finding> {
              line USER:PASSWORD for each user and mode 0600",
             facts.secrets_place
         ))],
-        Secrets::NoFile => vec![critical(format!(
-            "{}: the secrets file {path} is a directory, so no user can log in; name a file, with \
-             a line USER:PASSWORD for each user and mode 0600",
-            facts.secrets_place
+        Secrets::NoFile { is_directory } => vec![critical(format!(
+            "{}: the secrets file {path} is {}, so no user can log in; name a file, with a line \
+             USER:PASSWORD for each user and mode 0600",
+            facts.secrets_place,
+            if *is_directory { "a directory" } else { "no file" }
         ))],
         Secrets::Unclear(why) => {
             let why = format!("{}: secrets file {path}: {why}", facts.secrets_place);
@@ -288,7 +291,7 @@ mod tests {
             (&laptop, Secrets::Unset, true, true, secrets),
             (&laptop, Secrets::Missing, false, true, secrets),
             (&laptop, Secrets::Unclear("x".to_string()), true, true, None),
-            (&laptop, Secrets::NoFile, true, true, secrets),
+            (&laptop, Secrets::NoFile { is_directory: true }, true, true, secrets),
             (
                 &[laptop[0].clone(), rule("#", AsModule), rule("work", AsModule)],
                 good(),

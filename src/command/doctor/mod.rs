@@ -29,6 +29,7 @@ pub(crate) mod roots;
 mod server;
 mod startup;
 mod units;
+mod values;
 pub(crate) mod writing;
 
 use std::cell::{OnceCell, RefCell};
@@ -156,6 +157,7 @@ impl<'a> Doctor<'a> {
             found.extend(directory::unexpanded_path(module));
             if hooks.is_writable {
                 found.extend(files::findings(module));
+                found.extend(self.value_findings(module));
             }
             found.extend(directory::chroot_finding(module));
             found.extend(self.identity_findings(module));

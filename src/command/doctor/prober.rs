@@ -3,11 +3,12 @@
 //! `check` reads what clients made, so it gives up nearly all capabilities first. Whether the user
 //! of a module can write into its directory, and whether a file system has hard links, shows only
 //! to a process with other rights. The kernel also hides the environment, the mounts and the
-//! written bytes of other processes from one that Landlock confines, root's as well. So
+//! written bytes of other processes from one that Landlock confines, root's as well, and such a
+//! process can run no program. So
 //! `check` starts this program once more before it gives anything up. The prober reads nothing but
 //! the questions of its parent, one a line; it answers each with a line, and ends when its parent
-//! ends. Of another process's environment it tells only whether one variable is there. A history of
-//! another user is checked by that user: a prober of its own becomes the user for good, and then
+//! ends. Of another process's environment it tells only whether one variable is there. It runs
+//! iconv to learn whether the system knows a character set. A history of another user is checked by that user: a prober of its own becomes the user for good, and then
 //! runs `check`.
 //!
 //! The prober changes no file, with one exception: on a file system that may lack hard links, and
@@ -24,7 +25,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::tell::escape::{escape_path, unescape};
+use crate::tell::escape::{escape, escape_path, unescape};
 
 /// The option of `check` that the prober is started with.
 pub(crate) const PROBER: &str = "--prober";
@@ -57,6 +58,8 @@ pub(super) enum Question {
     Written { pid: u32 },
     /// What this program prints to a user.
     Run(RunByUser),
+    /// Whether the system knows a character set, escaped.
+    Charset { name: String },
     /// Become that user and run it, which is asked of a prober of its own.
     Become(RunByUser),
 }
@@ -188,6 +191,15 @@ impl Prober {
     pub(crate) fn bytes_written_below(&mut self, pid: u32) -> Option<u64> {
         match self.ask(&Question::Written { pid }) {
             Answer::Number(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Whether this system knows the character set; none if that cannot be found out.
+    pub(crate) fn knows_charset(&mut self, name: &[u8]) -> Option<bool> {
+        match self.ask(&Question::Charset { name: escape(name) }) {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
             _ => None,
         }
     }

@@ -97,11 +97,30 @@ fn tried(question: &Question) -> Answer {
         Question::Written { pid } => {
             process_io::bytes_written_below(*pid).map_or(Answer::Unknown, Answer::Number)
         }
+        Question::Charset { name } => match unescape(name).and_then(|name| knows_charset(&name)) {
+            Some(is_known) => yes_or_no(is_known),
+            None => Answer::Unknown,
+        },
         Question::Run(run) => output_of(run).map_or(Answer::Unknown, Answer::Text),
         Question::Become(run) => {
             become_and_run(run);
             std::process::exit(1);
         }
+    }
+}
+
+/// Asks the program iconv, since rsync need not have been built with the C library of this program.
+fn knows_charset(name: &[u8]) -> Option<bool> {
+    let knows = |name: &[u8]| {
+        let mut iconv = Command::new("iconv");
+        iconv.arg("-f").arg(OsString::from_vec(name.to_vec())).args(["-t", "UTF-8"]);
+        iconv.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Some(iconv.status().ok()?.success())
+    };
+    match knows(name)? {
+        true => Some(true),
+        // Otherwise it is that program which does not work.
+        false => knows(b"UTF-8")?.then_some(false),
     }
 }
 

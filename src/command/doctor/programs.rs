@@ -214,7 +214,7 @@ fn broken_script(path: &Path, start: &[u8]) -> Option<String> {
 }
 
 /// The path of the program that a shell runs for `word`; none if that depends on the daemon.
-fn found(word: &[u8]) -> Option<PathBuf> {
+pub(crate) fn found(word: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(word));
     if path.is_absolute() {
         return Some(path.to_path_buf());

@@ -152,9 +152,8 @@ fn ignored_lines(modules: &[&RsyncdModule]) -> Vec<Finding> {
 /// Values that no quotes may enclose and no comment may follow, since rsync takes these for parts
 /// of them. Others are numbers, of which rsync reads the digits, or commands of a shell, which
 /// knows quotes and comments.
-const TAKEN_WHOLE: [&str; 13] = [
+const TAKEN_WHOLE: [&str; 12] = [
     "auth users",
-    "charset",
     "exclude from",
     "gid",
     "hosts allow",

@@ -5,10 +5,11 @@ use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use crate::command::doctor::{Doctor, files};
+use crate::command::doctor::accounts::NoAccount;
+use crate::command::doctor::{Doctor, accounts, files, hosts};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
-use crate::config::rsyncd_module::RsyncdModule;
+use crate::config::rsyncd_module::{RsyncdModule, has_variable};
 use crate::engine::responsiveness::is_responsive;
 use crate::tell::escape::{escape, escape_path};
 
@@ -31,13 +32,42 @@ impl Doctor<'_> {
         }
         for parameter in ["address", "bind address"] {
             let value = module.get(parameter).unwrap_or_default();
-            if self.daemon().is_none() && is_foreign(value) {
-                let text = format!(
-                    "{} is no address of this machine, so the rsync daemon does not start; correct \
-                     it, or take it out",
-                    escape(value)
-                );
-                tell(parameter, Severity::Critical, text);
+            if self.daemon().is_some() || value.is_empty() || has_variable(value) {
+                continue;
+            }
+            let (level, why) = match is_foreign(value) {
+                Some(true) => (Severity::Critical, "is no address of this machine"),
+                None if !hosts::is_known(&escape(value)) => {
+                    (Severity::Warning, "is no address, and no name that resolves within a second")
+                }
+                _ => continue,
+            };
+            let text = format!(
+                "{} {why}, so the rsync daemon does not start; correct it, or take it out",
+                escape(value)
+            );
+            tell(parameter, level, text);
+        }
+        for (parameter, why) in self.connection_mistakes(module) {
+            let text = format!("{why}, so rsync turns every connection away; correct it");
+            tell(parameter, Severity::Critical, text);
+        }
+        if self.daemon().is_none() {
+            match files::number(module, "port") {
+                port if port < 0 => {
+                    let text = "with a negative number, the rsync daemon does not start; write one \
+                                from 1 to 65535";
+                    tell("port", Severity::Critical, text.to_string());
+                }
+                port if port > 0xffff => {
+                    let text = format!(
+                        "there is no such port, and the rsync daemon listens at {} instead; write \
+                         a number from 1 to 65535",
+                        port & 0xffff
+                    );
+                    tell("port", Severity::Warning, text);
+                }
+                _ => {}
             }
         }
         if module.boolean("proxy protocol", false) == Some(true) {
@@ -61,6 +91,29 @@ impl Doctor<'_> {
         found
     }
 
+    /// What is wrong with lines of the daemon that rsync looks at in each connection.
+    fn connection_mistakes(&self, module: &RsyncdModule) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let group = module.get("daemon gid").filter(|it| !it.is_empty() && !has_variable(it));
+        if let Some(Err(NoAccount::Invalid(_, name))) = group.map(accounts::gid_of) {
+            found.push(("daemon gid", format!("this system knows no group {name}")));
+        }
+        let absolute = |parameter| {
+            let path = files::named(module, parameter).filter(|path| path.is_absolute())?;
+            is_responsive(&path).then_some(path)
+        };
+        let chroot = absolute("daemon chroot");
+        found.extend(chroot.as_ref().filter(|path| !path.is_dir()).map(|path| {
+            ("daemon chroot", format!("{} is not there or no directory", escape_path(path)))
+        }));
+        // rsync reads a directory for ever.
+        let motd = absolute("motd file").filter(|path| chroot.is_none() && path.is_dir());
+        found.extend(
+            motd.map(|path| ("motd file", format!("{} is a directory", escape_path(&path)))),
+        );
+        found
+    }
+
     fn pid_file_mistake(&self, module: &RsyncdModule) -> Option<String> {
         let path = files::named(module, "pid file").filter(|path| path.is_absolute())?;
         let parent = path.parent()?;
@@ -73,13 +126,11 @@ impl Doctor<'_> {
     }
 }
 
-/// Whether an address is surely none of this machine.
-fn is_foreign(address: &[u8]) -> bool {
-    let parsed = std::str::from_utf8(address).ok().and_then(|it| it.trim().parse::<IpAddr>().ok());
-    let bound = parsed.map(|address| UdpSocket::bind((address, 0)));
-    bound.is_some_and(|bound| {
-        bound.is_err_and(|error| error.raw_os_error() == Some(libc::EADDRNOTAVAIL))
-    })
+/// Whether an address is surely none of this machine; none for a name.
+fn is_foreign(address: &[u8]) -> Option<bool> {
+    let address = std::str::from_utf8(address).ok()?.trim().parse::<IpAddr>().ok()?;
+    let bound = UdpSocket::bind((address, 0));
+    Some(bound.is_err_and(|error| error.raw_os_error() == Some(libc::EADDRNOTAVAIL)))
 }
 
 /// The unit files whose names begin as rsync's do, with their drop-ins.
@@ -111,12 +162,12 @@ mod tests {
     #[test]
     fn only_an_address_of_another_machine_is_foreign() {
         for (address, expected) in [
-            ("10.99.99.99", true),
-            ("127.0.0.1", false),
-            ("0.0.0.0", false),
-            ("127.4.5.6", false),
-            ("localhost", false),
-            ("", false),
+            ("10.99.99.99", Some(true)),
+            ("127.0.0.1", Some(false)),
+            ("0.0.0.0", Some(false)),
+            ("127.4.5.6", Some(false)),
+            ("localhost", None),
+            ("", None),
         ] {
             assert_eq!(is_foreign(address.as_bytes()), expected, "{address}");
         }

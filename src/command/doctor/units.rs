@@ -103,6 +103,11 @@ impl Unit {
         is_root && (is_private || is_taken)
     }
 
+    /// Whether no program of the daemon gets other rights than it has, as sudo would.
+    pub(crate) fn forbids_new_privileges(&self) -> bool {
+        self.value("NoNewPrivileges").is_some_and(is_true)
+    }
+
     /// Whether a hook that is still at work ends with the daemon or its connection.
     pub(crate) fn ends_hooks(&self) -> bool {
         !matches!(self.value("KillMode"), Some("process" | "none"))
