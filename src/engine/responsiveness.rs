@@ -66,8 +66,10 @@ pub(crate) fn is_responsive(path: &Path) -> bool {
 }
 
 /// Asks for many paths with one thread, so that [`is_responsive`] need not start one for each of
-/// them. Where that takes long, the caller goes on.
-pub(crate) fn ask_ahead(paths: Vec<PathBuf>) {
+/// them. Those that a server has are left to it, and where this takes long, the caller goes on.
+pub(crate) fn ask_ahead(mut paths: Vec<PathBuf>) {
+    let mounts = Mounts::read().unwrap_or_default();
+    paths.retain(|path| mounts.served_mount_of(path).is_none());
     let (sender, receiver) = mpsc::channel::<()>();
     let ask = move || {
         let _until_the_end = sender;
