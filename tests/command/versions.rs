@@ -506,6 +506,39 @@ fn two_stars_match_at_any_depth_in_all_trees() {
     versions(&module, &[NAME, "**/none"]).exits(&[2]).says("nothing matches **/none");
 }
 
+/// As in rsync's rules: a backslash takes the meaning of what follows only beside wildcards.
+#[test]
+fn a_backslash_without_wildcards_stands_for_itself() {
+    let module = Module::new();
+    let names: [&[u8]; 7] =
+        [br"a\b", b"st*r", b"q?m", b"a[1]", br"tail\", b"new\nline", b"latin\xe9"];
+    for name in names {
+        fs::write(module.latest.join(OsStr::from_bytes(name)), "x").expect("a file");
+    }
+    module.run(&["snapshot", NAME]).exits(&[0]);
+    // Each name is found as it is written.
+    for name in names {
+        let mut command = module.command(&["versions", NAME]);
+        Run::of(command.arg(OsStr::from_bytes(name))).exits(&[0]).says("1 version of");
+    }
+    for (pattern, shown) in [
+        (r"st\*r", Some("st*r")),
+        (r"q\?m", Some("q?m")),
+        (r"a\[1]", Some("a[1]")),
+        (r"a\\?", Some(r"a\\b")),
+        ("new?line", Some(r"new\x0aline")),
+        ("latin?", Some(r"latin\xe9")),
+        (r"a\\b", None),
+        (r"new\x0aline", None),
+    ] {
+        let run = module.run(&["versions", NAME, pattern]);
+        match shown {
+            Some(shown) => run.exits(&[0]).says(&format!("1 version of {shown} in")),
+            None => run.exits(&[2]).says("no snapshot has"),
+        };
+    }
+}
+
 /// What `versions` finds, with all that is in it, is what `diff` compares.
 #[test]
 fn versions_and_diff_read_a_pattern_alike() {
