@@ -10,7 +10,7 @@ use crate::command::list_view::rfc3339;
 use crate::command::named_snapshots::{ModuleAndSnapshots, by_names, find_all, visible};
 use crate::command::pin::retired;
 use crate::command::{print_done, print_json};
-use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_reason::ExpiryPause;
 use crate::engine::usage::Usage;
 use crate::module::confine;
 use crate::module::context::Context;
@@ -173,7 +173,7 @@ struct ExpireView {
     grace: String,
     #[serde(skip)]
     has_no_grace: bool,
-    snapshots: Vec<ExpiredView>,
+    snapshots: Vec<ExpiredSnapshotView>,
     bytes_freed: Option<u64>,
     entries_freed: Option<u64>,
     unreadable: Option<u64>,
@@ -184,7 +184,7 @@ struct ExpireView {
 }
 
 #[derive(Debug, Serialize)]
-struct ExpiredView {
+struct ExpiredSnapshotView {
     name: String,
     outcome: &'static str,
     retired: Option<String>,
@@ -197,7 +197,7 @@ impl ExpireView {
     fn new(target: &Target, judged: &JudgedOrder, report: ExpireReport, dry_run: bool) -> Self {
         let ExpireReport { named, freed, errors, warnings } = report;
         let grace = target.policy.grace();
-        let view = |one: ExpiredSnapshot| ExpiredView {
+        let view = |one: ExpiredSnapshot| ExpiredSnapshotView {
             name: one.name,
             outcome: word(one.outcome),
             retired: one.retired.map(rfc3339),
@@ -205,8 +205,9 @@ impl ExpireView {
             kind: one.outcome,
         };
         let pause = judged.pause.as_ref().map(|pause| pause_warning(pause, dry_run));
-        let snapshots: Vec<ExpiredView> = named.into_iter().map(view).collect();
-        let stays = |one: &&ExpiredView| one.kind == ExpireOutcome::Stays && errors.is_empty();
+        let snapshots: Vec<ExpiredSnapshotView> = named.into_iter().map(view).collect();
+        let stays =
+            |one: &&ExpiredSnapshotView| one.kind == ExpireOutcome::Stays && errors.is_empty();
         let stays = snapshots
             .iter()
             .filter(stays)
@@ -236,8 +237,8 @@ impl ExpireView {
         lines
     }
 
-    fn line(&self, one: &ExpiredView) -> Option<String> {
-        let ExpiredView { name, retired, until, kind, .. } = one;
+    fn line(&self, one: &ExpiredSnapshotView) -> Option<String> {
+        let ExpiredSnapshotView { name, retired, until, kind, .. } = one;
         let is = if self.dry_run { "would be" } else { "is" };
         let until = match until {
             // Without a grace, any later run may remove it.
@@ -269,10 +270,10 @@ fn word(outcome: ExpireOutcome) -> &'static str {
     }
 }
 
-fn pause_warning(pause: &Pause, dry_run: bool) -> String {
+fn pause_warning(pause: &ExpiryPause, dry_run: bool) -> String {
     let expired = if dry_run { "would be expired" } else { "were expired" };
     let more = match pause {
-        Pause::Damage(_) | Pause::Anomaly(_) => {
+        ExpiryPause::Damage(_) | ExpiryPause::Anomaly(_) => {
             "; look at them first: they may hold the last good state of files"
         }
         _ => "",

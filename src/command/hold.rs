@@ -51,8 +51,9 @@ const NOT_FOUND: u8 = 127;
 /// This program, even if its file was replaced meanwhile.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// Set in the second process.
-const IS_SECOND: &str = "RSYNCD_SNAPSHOT_HOLD_SECOND";
+/// Set in the second process: the names of the snapshots that the first has found, one a line. A
+/// word such as `newest` may mean another one by now.
+const FOUND: &str = "RSYNCD_SNAPSHOT_HOLD_FOUND";
 
 /// Runs the command, and returns its exit status, or a failure if that is 0 and a snapshot was
 /// removed or moved meanwhile. `inherited` is the umask for the command.
@@ -65,15 +66,19 @@ pub(crate) fn run(
     words: &[OsString],
     inherited: Mode,
 ) -> Result<u8> {
-    let found = find_visible(context, named)?;
-    if std::env::var_os(IS_SECOND).is_some() {
+    let mut found = find_visible(context, named)?;
+    if let Ok(names) = std::env::var(FOUND) {
+        for ((_, name), known) in found.iter_mut().zip(names.lines()) {
+            *name = known.to_string();
+        }
         return become_command(context, &found, words, inherited);
     }
     let sources = found.iter().map(|(target, name)| SnapshotSource::open(&target.root_path, name));
     let sources = sources.collect::<Result<Vec<_>>>()?;
     umask(inherited);
     let mut second = Command::new(OWN_PROGRAM);
-    second.args(std::env::args_os().skip(1)).env(IS_SECOND, "1");
+    let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+    second.args(std::env::args_os().skip(1)).env(FOUND, names.join("\n"));
     let failed = |cause| Error::io("run", Path::new(OWN_PROGRAM), cause);
     let status = run_passing_signals(&mut second).map_err(failed)?;
     let status = status.code().map_or_else(
@@ -132,7 +137,7 @@ fn become_command(
     let error = Command::new(program)
         .args(arguments)
         .env(HELD, directories.join(OsStr::new("\n")))
-        .env_remove(IS_SECOND)
+        .env_remove(FOUND)
         .exec();
     // The command was not run.
     for lease in leases {

@@ -31,7 +31,7 @@ pub(crate) fn pin(
     reason: &str,
     json: bool,
 ) -> Result<Exit> {
-    let change = Change {
+    let change = SnapshotChange {
         what: "snapshot",
         of: &visible,
         check: &|_, _| Ok(()),
@@ -53,7 +53,7 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
     let pinned = |target: &Target, root: &SnapshotRoot| {
         Ok(by_names(State::read(root.private())?.pins.keys(), &target.policy.time_zone))
     };
-    let change = Change {
+    let change = SnapshotChange {
         what: "pinned snapshot",
         of: &pinned,
         check: &pinning::check_unpin,
@@ -75,7 +75,7 @@ pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots, json: bool) ->
 /// # Errors
 /// As [`pin()`].
 pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
-    let change = Change {
+    let change = SnapshotChange {
         what: RETIRED,
         of: &retired,
         check: &retire::check_undelete,
@@ -97,7 +97,7 @@ pub(crate) fn retired(target: &Target, root: &SnapshotRoot) -> Result<Vec<Snapsh
 }
 
 /// What is done to each of the named snapshots.
-struct Change<'a> {
+struct SnapshotChange<'a> {
     /// What the named ones are, for messages.
     what: &'a str,
     /// Those that can be named.
@@ -112,14 +112,14 @@ struct Change<'a> {
 
 /// The JSON that docs describe.
 #[derive(Serialize)]
-struct ChangeView {
+struct SnapshotChangeView {
     module: Option<String>,
     snapshot_root: String,
     outcome: &'static str,
     snapshots: Vec<String>,
 }
 
-impl Change<'_> {
+impl SnapshotChange<'_> {
     /// Finds all of the named snapshots, confines this process to their modules, checks them all,
     /// and changes one after the other.
     fn carry_out(self, context: &Context, named: ModuleAndSnapshots, json: bool) -> Result<Exit> {
@@ -128,7 +128,7 @@ impl Change<'_> {
         for (target, name) in &found {
             (self.check)(&target.open_root()?, name)?;
         }
-        let mut views: Vec<ChangeView> = Vec::new();
+        let mut views: Vec<SnapshotChangeView> = Vec::new();
         let mut failure = None;
         for (target, name) in &found {
             match target.open_root().and_then(|root| (self.work)(target, &root, name)) {
@@ -143,7 +143,7 @@ impl Change<'_> {
             let snapshot_root = escape_path(&target.root_path);
             match views.iter_mut().find(|view| view.snapshot_root == snapshot_root) {
                 Some(view) => view.snapshots.push(name.clone()),
-                None => views.push(ChangeView {
+                None => views.push(SnapshotChangeView {
                     module: target.name.as_deref().map(escape),
                     snapshot_root,
                     outcome: self.outcome,

@@ -21,7 +21,7 @@ use crate::decide::forecast::forecast;
 use crate::decide::policy::Policy;
 use crate::decide::rotation::decide;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_reason::ExpiryPause;
 use crate::decide::snapshot_verdict::{Decision, RotationHistory};
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -171,7 +171,7 @@ fn decision_once_confirmed(
         leave_out_later(&mut examined, &other.policy, now);
     }
     let ExaminedRoot { list, decision, .. } = examined;
-    if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
+    if !matches!(decision.pause, Some(ExpiryPause::MostOfHistory { .. })) {
         return Ok((list, decision));
     }
     let confirmed = RotationHistory { rules: None, ..state.history(reading) };

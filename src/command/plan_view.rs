@@ -13,7 +13,7 @@ use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::TimelineRow;
 use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
-use crate::decide::snapshot_reason::{Pause, SnapshotReason};
+use crate::decide::snapshot_reason::{ExpiryPause, SnapshotReason};
 use crate::decide::snapshot_verdict::SnapshotVerdict;
 use crate::module::target::Target;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList};
@@ -178,7 +178,7 @@ impl TotalsView {
             deferred: effect.decision.deferred,
             runs: effect.runs(),
             to_confirm: match effect.decision.pause {
-                Some(Pause::MostOfHistory { going, of }) => Some((going, of)),
+                Some(ExpiryPause::MostOfHistory { going, of }) => Some((going, of)),
                 _ => None,
             },
             bytes_freed: usage.map(|usage| usage.bytes),

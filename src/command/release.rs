@@ -14,7 +14,7 @@ use crate::command::{print_done, print_json};
 use crate::decide::grade::Grade;
 use crate::decide::root_overlap::Opener;
 use crate::decide::rotation::pauses;
-use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_reason::ExpiryPause;
 use crate::decide::verdict_facts::ClientCompletion;
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -211,7 +211,7 @@ fn standing(target: &Target) -> Result<Vec<String>> {
     let mut pauses = pauses(&examined.list.snapshots(), &history, &target.policy, now);
     // Without a usable policy, nothing is known of a change of it.
     let decided = examined.decision.pause.clone().filter(|_| policy.is_none());
-    pauses.extend(decided.filter(|pause| matches!(pause, Pause::MostOfHistory { .. })));
+    pauses.extend(decided.filter(|pause| matches!(pause, ExpiryPause::MostOfHistory { .. })));
     let pauses = pauses.iter().map(|pause| format!("nothing expires yet: {pause}"));
     let mut standing: Vec<String> = policy.into_iter().chain(pauses).collect();
     let torn = state.torn.as_ref().map(|_| {

@@ -14,11 +14,12 @@ use crate::command::snapshot_choice::{ChosenSnapshot, choose};
 use crate::decide::grade::Grade;
 use crate::decide::restore_paths::{RestorePath, paths_in_place, paths_under, read_path};
 use crate::decide::restore_step::RestoreStep;
+use crate::engine::restore::pass_walk::OnStep;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::lost_directory::lost_directory_error;
-use crate::run::restore::{RestoreJob, RestoreTarget, Restored, dry_run, into_directory};
+use crate::run::restore::{RestoreJob, RestorePlace, Restored, dry_run, into_directory};
 use crate::run::restore_in_place::in_place;
 use crate::run::restore_source::SnapshotSource;
 use crate::run::verify::known_damage;
@@ -101,13 +102,10 @@ fn selected(
     chosen.map_err(Error::Usage)
 }
 
-/// Called with each step of a dry run.
-type OnStep<'a> = &'a mut dyn FnMut(RestoreStep, &[u8]);
-
 fn restore_to(job: RestoreJob, path: &Path, is_dry_run: bool, on_step: OnStep) -> Result<Restored> {
     if is_dry_run {
         let opened = path.exists().then(|| OwnedDir::open(path)).transpose()?;
-        return dry_run(job, RestoreTarget::Directory(opened.as_ref().map(OwnedDir::dir)), on_step);
+        return dry_run(job, RestorePlace::Directory(opened.as_ref().map(OwnedDir::dir)), on_step);
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
@@ -126,7 +124,7 @@ fn restore_to(job: RestoreJob, path: &Path, is_dry_run: bool, on_step: OnStep) -
 
 fn try_in_place(job: RestoreJob, target: &Target, on_step: OnStep) -> Result<Restored> {
     let directory = OwnedDir::open(&target.module_path)?;
-    dry_run(job, RestoreTarget::InPlace(directory.dir()), on_step)
+    dry_run(job, RestorePlace::InPlace(directory.dir()), on_step)
 }
 
 fn restore_in_place(job: RestoreJob, target: &Target, context: &Context) -> Result<Restored> {

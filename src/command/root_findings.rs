@@ -23,7 +23,7 @@ use crate::command::unremovable_findings::unremovable_snapshots;
 use crate::decide::file_system::Expectation;
 use crate::decide::grade::Grade;
 use crate::decide::push_history::PushHistory;
-use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_reason::ExpiryPause;
 use crate::decide::snapshot_verdict::Decision;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::PARTIAL_TRANSFER;
@@ -246,7 +246,7 @@ pub(crate) fn push_history(target: &Target, state: &State) -> PushHistory {
 fn pause_finding(decision: &Decision) -> Option<Finding> {
     let (pause, line) = (decision.pause.as_ref()?, decision.pause_line()?);
     let severity = match pause {
-        Pause::Anomaly(_) | Pause::Damage(_) => Severity::Critical,
+        ExpiryPause::Anomaly(_) | ExpiryPause::Damage(_) => Severity::Critical,
         _ => Severity::Warning,
     };
     Some(Finding::new(FindingId::ExpiryPaused, severity, line))

@@ -158,12 +158,12 @@ struct LackingView {
 #[derive(Serialize)]
 struct AlteredView {
     path: String,
-    changes: Vec<ChangeView>,
+    changes: Vec<InodeChangeView>,
     snapshots: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct ChangeView {
+struct InodeChangeView {
     what: &'static str,
     text: String,
 }
@@ -348,7 +348,7 @@ impl LackingView {
 
 impl AlteredView {
     fn new(altered: &AlteredPath) -> Self {
-        let change = |change: &crate::decide::damage::InodeChange| ChangeView {
+        let change = |change: &crate::decide::damage::InodeChange| InodeChangeView {
             what: change.word(),
             text: change.to_string(),
         };

@@ -43,7 +43,7 @@ use crate::decide::decision_before_guards::decide_before_guards;
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::{Pause, SnapshotReason};
+use crate::decide::snapshot_reason::{ExpiryPause, SnapshotReason};
 use crate::decide::snapshot_verdict::SnapshotVerdict;
 
 /// If there are more datings, nothing expires: a clock that is set so often proves nothing.
@@ -110,7 +110,10 @@ pub(crate) fn expire_under_all(
 /// name only the pause or the doubtful date.
 fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
     let is_general = |reason: &SnapshotReason| {
-        matches!(reason, SnapshotReason::Paused(Pause::ClockDoubt(_)) | SnapshotReason::Undated(_))
+        matches!(
+            reason,
+            SnapshotReason::Paused(ExpiryPause::ClockDoubt(_)) | SnapshotReason::Undated(_)
+        )
     };
     if verdict.reasons.iter().any(is_general) {
         verdict.reasons.push(reason);

@@ -10,7 +10,7 @@ use crate::decide::clock_jump;
 use crate::decide::grade::Grade;
 use crate::decide::policy::{Policy, Prefer};
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::{Pause, SnapshotReason};
+use crate::decide::snapshot_reason::{ExpiryPause, SnapshotReason};
 use crate::decide::snapshot_verdict::{Decision, RotationHistory, SnapshotVerdict, keep};
 
 /// All reasons why nothing may be expired at `now`, whatever the policy decides. All messages name
@@ -21,7 +21,7 @@ pub(crate) fn pauses(
     clock: &ClockHistory,
     policy: &Policy,
     now: DateTime<Utc>,
-) -> Vec<Pause> {
+) -> Vec<ExpiryPause> {
     let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
     let is_future = |snapshot: &&Snapshot| {
         snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed
@@ -33,13 +33,13 @@ pub(crate) fn pauses(
         now,
         policy.clock_jump,
     );
-    let doubt = || clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt);
+    let doubt = || clock.doubt().cloned().map(Box::new).map(ExpiryPause::ClockDoubt);
     let all = [
-        history.state_lost.then_some(Pause::StateLost),
-        history.anomaly.clone().map(Pause::Anomaly),
-        history.damage.clone().map(Pause::Damage),
-        future.map(|future| Pause::RecordedInFuture(future.name.clone())),
-        jump.map(Pause::ClockJump).or_else(doubt),
+        history.state_lost.then_some(ExpiryPause::StateLost),
+        history.anomaly.clone().map(ExpiryPause::Anomaly),
+        history.damage.clone().map(ExpiryPause::Damage),
+        future.map(|future| ExpiryPause::RecordedInFuture(future.name.clone())),
+        jump.map(ExpiryPause::ClockJump).or_else(doubt),
     ];
     all.into_iter().flatten().collect()
 }
@@ -52,14 +52,14 @@ pub(crate) fn pause_after_policy_change(
     decision: &Decision,
     history: &RotationHistory,
     policy: &Policy,
-) -> Option<Pause> {
+) -> Option<ExpiryPause> {
     if history.rules.as_ref().is_none_or(|known| *known == rules(policy)) {
         return None;
     }
     let complete =
         || decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
     let (going, of) = (complete().filter(|verdict| !verdict.keep).count(), complete().count());
-    (going * 2 > of).then_some(Pause::MostOfHistory { going, of })
+    (going * 2 > of).then_some(ExpiryPause::MostOfHistory { going, of })
 }
 
 /// The rules by which `policy` keeps snapshots, as one line. Equal rules give equal lines, other
@@ -98,7 +98,7 @@ pub(crate) fn keep_read(verdicts: &mut [SnapshotVerdict]) {
     }
 }
 
-pub(crate) fn apply_pause(verdicts: &mut [SnapshotVerdict], pause: &Pause) {
+pub(crate) fn apply_pause(verdicts: &mut [SnapshotVerdict], pause: &ExpiryPause) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         keep(verdict, SnapshotReason::Paused(pause.clone()));
     }

@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use crate::decide::decision_before_guards::decide_before_guards;
 use crate::decide::policy::Policy;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_reason::ExpiryPause;
 use crate::decide::snapshot_verdict::{Decision, RotationHistory};
 use crate::decide::{expiry_in_doubt, pauses, undated};
 
@@ -40,7 +40,7 @@ pub fn decide(
         .or_else(|| pauses::pause_after_policy_change(&decision, history, policy));
     if let Some(pause) = decision.pause.clone() {
         pauses::apply_pause(&mut decision.verdicts, &pause);
-        if let Pause::ClockDoubt(_) = pause {
+        if let ExpiryPause::ClockDoubt(_) = pause {
             expiry_in_doubt::expire_under_all(&mut decision.verdicts, &clock, policy);
             pauses::keep_unremovable(&mut decision.verdicts);
             if pauses::pause_after_policy_change(&decision, history, policy).is_some() {
@@ -60,7 +60,7 @@ pub fn pauses(
     history: &RotationHistory,
     policy: &Policy,
     now: DateTime<Utc>,
-) -> Vec<Pause> {
+) -> Vec<ExpiryPause> {
     let clock = history.clock_now(snapshots, policy);
     let mut snapshots = snapshots.to_vec();
     undated::mark(&mut snapshots, &clock);

@@ -70,7 +70,7 @@ pub enum SnapshotReason {
     /// It would go, but this run has expired `max_expire` already.
     Deferred(usize),
     /// It would go, but expiry is paused.
-    Paused(Pause),
+    Paused(ExpiryPause),
     /// It stays while the clock is in doubt, because it stays under one of the possible times.
     IfTime {
         /// That possible time: what time it would be now.
@@ -109,7 +109,7 @@ pub enum SnapshotReason {
 
 /// Why nothing is expired at present, or hardly anything if the clock is in doubt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pause {
+pub enum ExpiryPause {
     /// The clock stepped since the last run.
     ClockJump(ClockJump),
     /// The clock contradicts the boot clock, or what was believed before the boot.
@@ -131,26 +131,26 @@ pub enum Pause {
     },
 }
 
-impl fmt::Display for Pause {
+impl fmt::Display for ExpiryPause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Pause::ClockJump(jump) => jump.fmt(f),
-            Pause::ClockDoubt(doubt) => doubt.fmt(f),
-            Pause::RecordedInFuture(name) => {
+            ExpiryPause::ClockJump(jump) => jump.fmt(f),
+            ExpiryPause::ClockDoubt(doubt) => doubt.fmt(f),
+            ExpiryPause::RecordedInFuture(name) => {
                 write!(
                     f,
                     "{name} was recorded or verified later than the clock says now; set the clock \
                      right, or if it is run `rotate --confirm`"
                 )
             }
-            Pause::Anomaly(anomaly) => anomaly.fmt(f),
-            Pause::Damage(damage) => damage.fmt(f),
-            Pause::MostOfHistory { going, of } => write!(
+            ExpiryPause::Anomaly(anomaly) => anomaly.fmt(f),
+            ExpiryPause::Damage(damage) => damage.fmt(f),
+            ExpiryPause::MostOfHistory { going, of } => write!(
                 f,
                 "the policy has changed and would expire {going} of {of} complete snapshots; look \
                  at `plan`, then run `rotate --confirm` if that is meant"
             ),
-            Pause::StateLost => f.write_str(
+            ExpiryPause::StateLost => f.write_str(
                 "state.toml was damaged and set aside, or it was missing; marks of failed pushes \
                  and pauses are lost; pins were read back from pins.toml, or are lost if that was \
                  missing, too; look at `list`, `pin` what must stay, then run `rotate --confirm`",

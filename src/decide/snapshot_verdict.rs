@@ -10,7 +10,7 @@ use crate::decide::damage::Damage;
 use crate::decide::lease::SnapshotReader;
 use crate::decide::policy::Policy;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::{Pause, SnapshotReason, pause_line};
+use crate::decide::snapshot_reason::{ExpiryPause, SnapshotReason, pause_line};
 
 /// What rotation needs to know about earlier runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct Decision {
     pub verdicts: Vec<SnapshotVerdict>,
     /// Why nothing is expired, if expiry is paused. Then every snapshot stays, except those that go
     /// [under every dating](crate::decide::expiry_in_doubt) of a clock in doubt.
-    pub pause: Option<Pause>,
+    pub pause: Option<ExpiryPause>,
     /// How many more would go without `max_expire`.
     pub deferred: usize,
 }

@@ -78,7 +78,7 @@ pub(crate) fn is_no_part_of_tree(cause: Errno) -> bool {
 /// Walks the current directory and all below it.
 pub(crate) fn walk_from_here(descent: &mut Descent, visitor: &mut dyn Visitor) -> ControlFlow<()> {
     let mut walk = SequentialWalk::new(descent, visitor);
-    walk.read(PendingChildren::new(LEVEL_BYTES), Pass::First)?;
+    walk.read(PendingChildren::new(LEVEL_BYTES), DirectoryPass::First)?;
     walk.run()
 }
 
@@ -100,9 +100,10 @@ struct SequentialWalk<'a> {
     listing: Listing,
 }
 
+/// A directory is read once, and again only for subdirectories that did not fit into memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Files are visited, subdirectories become pending.
+pub(crate) enum DirectoryPass {
+    /// Entries are visited, subdirectories become pending.
     First,
     /// Only the subdirectories that did not fit into memory become pending.
     Later,
@@ -119,7 +120,7 @@ impl<'a> SequentialWalk<'a> {
                 Step::Enter(name, ()) => self.enter(&name)?,
                 Step::ReadAgain(rest) => {
                     self.frames.pop();
-                    self.read(rest, Pass::Later)?;
+                    self.read(rest, DirectoryPass::Later)?;
                 }
                 Step::Leave => {
                     self.frames.pop();
@@ -135,7 +136,9 @@ impl<'a> SequentialWalk<'a> {
         self.visitor.go_on()?;
         match self.descent.enter(name) {
             Ok(stat) => match self.visitor.entered(self.descent, name, &stat) {
-                Subtree::Visit => self.read(PendingChildren::new(LEVEL_BYTES), Pass::First),
+                Subtree::Visit => {
+                    self.read(PendingChildren::new(LEVEL_BYTES), DirectoryPass::First)
+                }
                 Subtree::Skip => {
                     self.descent.leave();
                     ControlFlow::Continue(())
@@ -146,8 +149,8 @@ impl<'a> SequentialWalk<'a> {
     }
 
     /// Reads the current directory; its subdirectories become the lowest frame.
-    fn read(&mut self, mut pending: PendingChildren<()>, pass: Pass) -> ControlFlow<()> {
-        if pass == Pass::First {
+    fn read(&mut self, mut pending: PendingChildren<()>, pass: DirectoryPass) -> ControlFlow<()> {
+        if pass == DirectoryPass::First {
             self.visitor.begins(self.descent);
         }
         let mut listing = std::mem::take(&mut self.listing);
@@ -165,10 +168,10 @@ impl<'a> SequentialWalk<'a> {
         &mut self,
         listing: &mut Listing,
         pending: &mut PendingChildren<()>,
-        pass: Pass,
+        pass: DirectoryPass,
     ) -> SysResult<ControlFlow<()>> {
         let directory = self.descent.directory()?;
-        if pass == Pass::Later {
+        if pass == DirectoryPass::Later {
             Listing::rewind(directory.as_fd())?;
         }
         listing.read_first(directory.as_fd())?;
@@ -181,7 +184,7 @@ impl<'a> SequentialWalk<'a> {
                 let name = listing.name(entry);
                 if entry.is_directory {
                     pending.push(name, ());
-                } else if pass == Pass::First
+                } else if pass == DirectoryPass::First
                     && self.visit(directory.as_fd(), name, entry).is_break()
                 {
                     return Ok(ControlFlow::Break(()));

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use crate::decide::expire_by_hand::{ExpireFacts, RetiredSnapshot, refusals};
 use crate::decide::grade::Grade;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_reason::ExpiryPause;
 use crate::engine::obstacle::obstacles_in;
 use crate::engine::usage::{Usage, UsageTree, freed};
 use crate::run::disposal::grace_unnoted;
@@ -75,7 +75,7 @@ pub(crate) struct NamedSnapshot {
 pub(crate) struct JudgedOrder {
     pub named: Vec<NamedSnapshot>,
     /// Why rotation would expire nothing.
-    pub pause: Option<Pause>,
+    pub pause: Option<ExpiryPause>,
 }
 
 /// What became of one named snapshot.

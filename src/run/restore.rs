@@ -27,7 +27,7 @@ use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::restore::compare::Depth;
 use crate::engine::restore::links::LinkGroups;
 use crate::engine::restore::outcome::{PassOutcome, RestoreConflict, Truncated};
-use crate::engine::restore::pass_walk::{Pass, PlacedPath, TreeRestore};
+use crate::engine::restore::pass_walk::{PlacedPath, RestorePass, TreeRestore};
 use crate::engine::restore::write::EntryWriter;
 use crate::module::target::Target;
 use crate::run::report::Report;
@@ -89,7 +89,7 @@ impl Restored {
 
 /// Where a restore writes.
 #[derive(Clone, Copy)]
-pub(crate) enum RestoreTarget<'a> {
+pub(crate) enum RestorePlace<'a> {
     /// A directory; none in a dry run if it does not exist.
     Directory(Option<Dir<'a>>),
     /// The module's directory.
@@ -102,13 +102,13 @@ pub(crate) enum RestoreTarget<'a> {
 /// If a directory cannot be opened.
 pub(crate) fn dry_run(
     job: RestoreJob,
-    to: RestoreTarget,
+    to: RestorePlace,
     on_step: &mut dyn FnMut(RestoreStep, &[u8]),
 ) -> Result<Restored> {
     let placed = placed_paths(job.paths, to)?;
     let mut tree = tree(job, to, &placed)?;
     let _phase = progress::begin("comparing", None);
-    let mut written = tree.pass(Pass::DryRun, on_step);
+    let mut written = tree.pass(RestorePass::DryRun, on_step);
     let errors = std::mem::take(&mut written.errors);
     Ok(Restored { written, errors, ..Restored::default() })
 }
@@ -118,7 +118,7 @@ pub(crate) fn dry_run(
 /// # Errors
 /// If the directory or the snapshot cannot be opened, or no file can be made.
 pub(crate) fn into_directory(job: RestoreJob, directory: Dir) -> Result<Restored> {
-    let to = RestoreTarget::Directory(Some(directory));
+    let to = RestorePlace::Directory(Some(directory));
     let placed = placed_paths(job.paths, to)?;
     let mut tree = tree(job, to, &placed)?;
     let plan = match plan(&mut tree, directory) {
@@ -130,7 +130,7 @@ pub(crate) fn into_directory(job: RestoreJob, directory: Dir) -> Result<Restored
 }
 
 /// Where each path lands.
-pub(crate) fn placed_paths(paths: &[RestorePath], to: RestoreTarget) -> Result<Vec<PlacedPath>> {
+pub(crate) fn placed_paths(paths: &[RestorePath], to: RestorePlace) -> Result<Vec<PlacedPath>> {
     let names = |path: &RestorePath| -> Result<Vec<_>> {
         path.names.iter().map(|name| name_of(name)).collect()
     };
@@ -139,9 +139,9 @@ pub(crate) fn placed_paths(paths: &[RestorePath], to: RestoreTarget) -> Result<V
         .map(|path| {
             let source = names(path)?;
             let target = match to {
-                RestoreTarget::InPlace(_) => source.clone(),
-                RestoreTarget::Directory(_) if path.is_content => Vec::new(),
-                RestoreTarget::Directory(_) => source.last().cloned().into_iter().collect(),
+                RestorePlace::InPlace(_) => source.clone(),
+                RestorePlace::Directory(_) if path.is_content => Vec::new(),
+                RestorePlace::Directory(_) => source.last().cloned().into_iter().collect(),
             };
             Ok(PlacedPath { source, target })
         })
@@ -150,12 +150,12 @@ pub(crate) fn placed_paths(paths: &[RestorePath], to: RestoreTarget) -> Result<V
 
 pub(crate) fn tree<'a>(
     job: RestoreJob,
-    to: RestoreTarget,
+    to: RestorePlace,
     paths: &'a [PlacedPath],
 ) -> Result<TreeRestore<'a>> {
     let (directory, is_in_place) = match to {
-        RestoreTarget::Directory(directory) => (directory, false),
-        RestoreTarget::InPlace(directory) => (Some(directory), true),
+        RestorePlace::Directory(directory) => (directory, false),
+        RestorePlace::InPlace(directory) => (Some(directory), true),
     };
     let start = |dir: Dir| {
         note_mounts_below(&[dir.path]);
@@ -190,7 +190,7 @@ pub(crate) fn plan(
     destination: Dir,
 ) -> std::result::Result<PassOutcome, Box<Restored>> {
     let _phase = progress::begin("comparing", None);
-    let mut plan = tree.pass(Pass::Plan, &mut |_, _| ());
+    let mut plan = tree.pass(RestorePass::Plan, &mut |_, _| ());
     if plan.conflicts.is_empty() {
         tree.failed.clear();
         return Ok(plan);
@@ -244,7 +244,7 @@ pub(crate) fn write(
     {
         let _phase = progress::begin("restoring", Some(plan.entries));
         let mut writer = EntryWriter::new(staging.dir().directory);
-        restored.written = tree.pass(Pass::Write(&mut writer), &mut |_, _| ());
+        restored.written = tree.pass(RestorePass::Write(&mut writer), &mut |_, _| ());
         (restored.linked, restored.reflinked) = (writer.linked, writer.reflinked);
         restored.munged_links = writer.munged_links;
         restored.dropped_rights = writer.dropped_rights;
@@ -272,7 +272,7 @@ pub(crate) fn write(
     let depth = if has_copied { Depth::ContentOnDisk } else { Depth::Attributes };
     let verified = {
         let _phase = progress::begin("verifying", Some(plan.entries));
-        tree.pass(Pass::Verify(depth), &mut |_, _| ())
+        tree.pass(RestorePass::Verify(depth), &mut |_, _| ())
     };
     restored.verified = verified.entries;
     let digests = [plan.digest, restored.written.digest, verified.digest];

@@ -24,7 +24,7 @@ use crate::run::dead_transfers::{highest_marked, reap};
 use crate::run::gate_wait::{GateAnswer, GateWait};
 use crate::run::order;
 use crate::run::request::Request;
-use crate::run::restore::{RestoreJob, RestoreTarget, Restored, placed_paths, plan, tree, write};
+use crate::run::restore::{RestoreJob, RestorePlace, Restored, placed_paths, plan, tree, write};
 use crate::run::session::Session;
 use crate::store::dir::Dir;
 use crate::store::layout::Subdir;
@@ -57,7 +57,7 @@ pub(crate) fn in_place(
     let root = &target.open_root()?;
     let session = Session { target, root, clock };
     let module = Dir { directory: root.module()?, path: &root.module_path };
-    let to = RestoreTarget::InPlace(module);
+    let to = RestorePlace::InPlace(module);
     let placed = placed_paths(job.paths, to)?;
     let mut tree = tree(job, to, &placed)?;
     let plan = match plan(&mut tree, module) {

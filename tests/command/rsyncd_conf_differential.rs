@@ -278,7 +278,7 @@ fn random_files_mean_to_the_reader_what_they_mean_to_rsync() {
 
     let seed = std::env::var("RSYNCD_SNAPSHOT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or(20);
-    let count = by_sweep(60, 150, 20_000);
+    let count = by_sweep(100, 150, 20_000);
     let mut expected: BTreeMap<(usize, String), (Served, String)> = BTreeMap::new();
     let (mut served, mut writable, mut refused) = (0, 0, 0);
     for number in 0..count {

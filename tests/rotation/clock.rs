@@ -29,7 +29,7 @@ use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::snapshot::Undated;
-use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
+use rsyncd_snapshot::decide::snapshot_reason::{ExpiryPause, SnapshotReason};
 use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, policy, taken};
 use support::module::Module;
@@ -268,7 +268,7 @@ fn twenty_days_ahead_within_a_boot_expires_no_more_than_the_right_clock() {
     for _ in 0..48 {
         worlds.clock.pass(HOUR);
         let decision = worlds.push(true);
-        assert!(matches!(decision.pause, Some(Pause::ClockDoubt(_))), "{:?}", decision.pause);
+        assert!(matches!(decision.pause, Some(ExpiryPause::ClockDoubt(_))), "{:?}", decision.pause);
         let words = decision.pause.expect("a pause").to_string();
         assert!(
             words.contains("boot clock counted 60m") && words.contains("rotate --confirm"),
@@ -536,7 +536,7 @@ fn a_doubt_lets_go_what_goes_by_every_time() {
         worlds.assert_nothing_lost("an hour more with each push");
     }
     let decision = worlds.wrong.decide(&worlds.clock.shown());
-    assert!(matches!(decision.pause, Some(Pause::ClockDoubt(_))), "{:?}", decision.pause);
+    assert!(matches!(decision.pause, Some(ExpiryPause::ClockDoubt(_))), "{:?}", decision.pause);
     let held: Vec<u64> = worlds.wrong.held.iter().filter_map(|one| one.sequence).collect();
     assert_eq!(held, [1, 20, 21]);
     let first = &decision.verdicts[1].reasons;
@@ -669,7 +669,7 @@ fn random_doubts_within_a_boot_lose_nothing_at_any_time() {
             }
             worlds.clock.pass(between(&mut random, every / 4, every));
             let decision = worlds.push(quiet == usize::MAX || !random.once_in(quiet));
-            if matches!(decision.pause, Some(Pause::ClockDoubt(_))) {
+            if matches!(decision.pause, Some(ExpiryPause::ClockDoubt(_))) {
                 expired_in_doubt += decision.expired().count();
             }
             worlds.assert_nothing_lost(&format!("seed {seed}"));

@@ -11,7 +11,7 @@ use rsyncd_snapshot::decide::lease::SnapshotReader;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
+use rsyncd_snapshot::decide::snapshot_reason::{ExpiryPause, SnapshotReason};
 use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use rsyncd_snapshot::decide::zone::Zone;
 
@@ -278,7 +278,7 @@ fn a_recorded_snapshot_dated_later_than_now_pauses_expiry() {
     ];
     let decision = decided(&snapshots, &daily(1));
     assert_eq!(decision.expired().count(), 0);
-    assert!(matches!(decision.pause, Some(Pause::RecordedInFuture(_))));
+    assert!(matches!(decision.pause, Some(ExpiryPause::RecordedInFuture(_))));
 }
 
 /// A wrong clock, less wrong than `clock_jump`, has verified a snapshot days ahead.
@@ -287,7 +287,10 @@ fn a_verification_in_the_future_pauses_expiry_and_stands_for_nothing() {
     let bogus = verified("2026-11-11T08:00:00Z", "2026-12-01T08:00:00Z");
     let mut snapshots = vec![bogus];
     snapshots.extend((12..=22).map(|day| taken(&format!("2026-11-{day}T14:00:00Z"))));
-    assert!(matches!(decided(&snapshots, &daily(30)).pause, Some(Pause::RecordedInFuture(_))));
+    assert!(matches!(
+        decided(&snapshots, &daily(30)).pause,
+        Some(ExpiryPause::RecordedInFuture(_))
+    ));
     let confirmed = RotationHistory {
         confirmed_future: Some(at("2026-12-01T08:00:00Z")),
         ..RotationHistory::default()
@@ -445,7 +448,7 @@ fn a_reader_hides_no_change_of_policy() {
     let history =
         RotationHistory { rules: Some("others".to_string()), ..RotationHistory::default() };
     let decision = decide(&snapshots, &history, &daily(1), at("2026-01-09T12:00:00Z"));
-    assert_eq!(decision.pause, Some(Pause::MostOfHistory { going: 8, of: 9 }));
+    assert_eq!(decision.pause, Some(ExpiryPause::MostOfHistory { going: 8, of: 9 }));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
+use rsyncd_snapshot::decide::snapshot_reason::{ExpiryPause, SnapshotReason};
 use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{
@@ -617,7 +617,7 @@ fn clock_jumps_of_ten_years_expire_nothing() {
         for history in [&noticed, &standing] {
             let decision = decide(&adopted, history, &policy, jumped);
             keeps(&decision, &adopted)?;
-            equal(matches!(decision.pause, Some(Pause::ClockJump(_))), true)?;
+            equal(matches!(decision.pause, Some(ExpiryPause::ClockJump(_))), true)?;
         }
         // A recorded one of the future does the same, whatever is known of earlier runs.
         let recorded: Vec<Snapshot> =

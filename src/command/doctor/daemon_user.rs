@@ -75,7 +75,7 @@ pub(crate) struct DaemonUserFacts {
 
 /// What the decision rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Evidence {
+pub(crate) enum DaemonUserEvidence {
     DaemonUid,
     Running,
     Owners,
@@ -84,17 +84,17 @@ pub(crate) enum Evidence {
 }
 
 /// The user of the daemon; none if that is open.
-pub(crate) fn decide(facts: DaemonUserFacts) -> Option<(u32, Evidence)> {
+pub(crate) fn decide(facts: DaemonUserFacts) -> Option<(u32, DaemonUserEvidence)> {
     let DaemonUserFacts { own, conf, root, private, module, secrets, account, .. } = facts;
     match (facts.set, facts.running) {
         // An ordinary user's daemon cannot become another user, and then serves no connection.
-        (Some(user), None | Some(0)) => return Some((user, Evidence::DaemonUid)),
-        (_, Some(user)) => return Some((user, Evidence::Running)),
+        (Some(user), None | Some(0)) => return Some((user, DaemonUserEvidence::DaemonUid)),
+        (_, Some(user)) => return Some((user, DaemonUserEvidence::Running)),
         (None, None) => {}
     }
     match (private, root) {
-        (Some(0), _) => return Some((0, Evidence::Owners)),
-        (Some(user), _) if Some(user) == root => return Some((user, Evidence::Owners)),
+        (Some(0), _) => return Some((0, DaemonUserEvidence::Owners)),
+        (Some(user), _) if Some(user) == root => return Some((user, DaemonUserEvidence::Owners)),
         // Another user may have put that there.
         (Some(_), _) => return None,
         (None, _) => {}
@@ -115,8 +115,8 @@ pub(crate) fn decide(facts: DaemonUserFacts) -> Option<(u32, Evidence)> {
         }
     };
     match [root, module].into_iter().flatten().find(is_theirs) {
-        Some(user) => Some((user, Evidence::Owners)),
-        None => (own == 0).then_some((0, Evidence::Usual)),
+        Some(user) => Some((user, DaemonUserEvidence::Owners)),
+        None => (own == 0).then_some((0, DaemonUserEvidence::Usual)),
     }
 }
 
@@ -170,34 +170,55 @@ mod tests {
         let owned = DaemonUserFacts { root: Some(USER), module: Some(USER), ..none };
         let other = Some(OTHER);
         for (facts, expected) in [
-            (none, Some((ROOT, Evidence::Usual))),
+            (none, Some((ROOT, DaemonUserEvidence::Usual))),
             (by_user, None),
-            (DaemonUserFacts { running: Some(USER), ..none }, Some((USER, Evidence::Running))),
-            (DaemonUserFacts { running: Some(ROOT), ..owned }, Some((ROOT, Evidence::Running))),
+            (
+                DaemonUserFacts { running: Some(USER), ..none },
+                Some((USER, DaemonUserEvidence::Running)),
+            ),
+            (
+                DaemonUserFacts { running: Some(ROOT), ..owned },
+                Some((ROOT, DaemonUserEvidence::Running)),
+            ),
             (
                 DaemonUserFacts { running: Some(ROOT), set: Some(USER), ..none },
-                Some((USER, Evidence::DaemonUid)),
+                Some((USER, DaemonUserEvidence::DaemonUid)),
             ),
-            (DaemonUserFacts { set: Some(USER), ..none }, Some((USER, Evidence::DaemonUid))),
+            (
+                DaemonUserFacts { set: Some(USER), ..none },
+                Some((USER, DaemonUserEvidence::DaemonUid)),
+            ),
             (
                 DaemonUserFacts { running: Some(USER), set: other, ..none },
-                Some((USER, Evidence::Running)),
+                Some((USER, DaemonUserEvidence::Running)),
             ),
             // Histories.
-            (DaemonUserFacts { private: Some(USER), ..owned }, Some((USER, Evidence::Owners))),
-            (DaemonUserFacts { private: Some(ROOT), ..owned }, Some((ROOT, Evidence::Owners))),
+            (
+                DaemonUserFacts { private: Some(USER), ..owned },
+                Some((USER, DaemonUserEvidence::Owners)),
+            ),
+            (
+                DaemonUserFacts { private: Some(ROOT), ..owned },
+                Some((ROOT, DaemonUserEvidence::Owners)),
+            ),
             (DaemonUserFacts { private: Some(USER), root: Some(ROOT), ..none }, None),
             // The first push is still to come.
-            (DaemonUserFacts { conf: Some(USER), ..owned }, Some((USER, Evidence::Owners))),
+            (
+                DaemonUserFacts { conf: Some(USER), ..owned },
+                Some((USER, DaemonUserEvidence::Owners)),
+            ),
             (
                 DaemonUserFacts { conf: Some(USER), root: Some(ROOT), ..owned },
-                Some((USER, Evidence::Owners)),
+                Some((USER, DaemonUserEvidence::Owners)),
             ),
-            (DaemonUserFacts { secrets: Some(USER), ..owned }, Some((USER, Evidence::Owners))),
-            (DaemonUserFacts { account: other, ..owned }, Some((USER, Evidence::Owners))),
+            (
+                DaemonUserFacts { secrets: Some(USER), ..owned },
+                Some((USER, DaemonUserEvidence::Owners)),
+            ),
+            (DaemonUserFacts { account: other, ..owned }, Some((USER, DaemonUserEvidence::Owners))),
             (
                 DaemonUserFacts { root: Some(ROOT), secrets: Some(USER), account: other, ..owned },
-                Some((USER, Evidence::Owners)),
+                Some((USER, DaemonUserEvidence::Owners)),
             ),
             (
                 DaemonUserFacts {
@@ -206,21 +227,27 @@ mod tests {
                     account: Some(USER),
                     ..owned
                 },
-                Some((ROOT, Evidence::Usual)),
+                Some((ROOT, DaemonUserEvidence::Usual)),
             ),
             // A client's user that was given the root by mistake.
-            (DaemonUserFacts { account: Some(USER), ..owned }, Some((ROOT, Evidence::Usual))),
+            (
+                DaemonUserFacts { account: Some(USER), ..owned },
+                Some((ROOT, DaemonUserEvidence::Usual)),
+            ),
             // A client's user in a module of root.
             (
                 DaemonUserFacts { root: Some(ROOT), account: other, ..owned },
-                Some((ROOT, Evidence::Usual)),
+                Some((ROOT, DaemonUserEvidence::Usual)),
             ),
-            (DaemonUserFacts { conf: other, ..none }, Some((ROOT, Evidence::Usual))),
+            (DaemonUserFacts { conf: other, ..none }, Some((ROOT, DaemonUserEvidence::Usual))),
             // `check` by an ordinary user.
-            (DaemonUserFacts { root: Some(USER), ..by_user }, Some((USER, Evidence::Owners))),
+            (
+                DaemonUserFacts { root: Some(USER), ..by_user },
+                Some((USER, DaemonUserEvidence::Owners)),
+            ),
             (
                 DaemonUserFacts { root: Some(ROOT), own: USER, account: other, ..owned },
-                Some((USER, Evidence::Owners)),
+                Some((USER, DaemonUserEvidence::Owners)),
             ),
             (DaemonUserFacts { root: Some(ROOT), own: USER, account: Some(USER), ..owned }, None),
             (DaemonUserFacts { root: Some(OTHER), module: None, own: USER, ..owned }, None),

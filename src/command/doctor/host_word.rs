@@ -13,7 +13,7 @@ use crate::tell::escape::escape;
 
 /// What one word stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
+pub(crate) enum HostWord {
     /// An address of a network that is only for documentation.
     Example,
     /// A name that rsync looks up.
@@ -39,16 +39,16 @@ pub(crate) fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     words.take_while(|word| !word.starts_with(b"#"))
 }
 
-pub(crate) fn read(word: &[u8]) -> Host {
+pub(crate) fn read(word: &[u8]) -> HostWord {
     if has_variable(word) {
-        return Host::Unclear;
+        return HostWord::Unclear;
     }
-    let Ok(text) = std::str::from_utf8(word) else { return Host::Other };
+    let Ok(text) = std::str::from_utf8(word) else { return HostWord::Other };
     if text.len() > 1 && text.starts_with('@') {
-        return Host::Other;
+        return HostWord::Other;
     }
     if text.bytes().all(|byte| byte == b'*') {
-        return Host::All { v4: true, v6: true };
+        return HostWord::All { v4: true, v6: true };
     }
     let (address, mask) = match text.split_once('/') {
         Some((address, mask)) => (address, Some(mask)),
@@ -65,8 +65,8 @@ fn is_of(text: &str, bytes: &[u8]) -> bool {
     text.bytes().all(|byte| bytes.contains(&byte))
 }
 
-fn no_client(why: impl Into<String>) -> Host {
-    Host::NoClient(why.into())
+fn no_client(why: impl Into<String>) -> HostWord {
+    HostWord::NoClient(why.into())
 }
 
 const BAD_MASK: &str = "has a mask that rsync does not understand; correct it";
@@ -81,7 +81,7 @@ fn mask_of<T>(
     parse(mask).or_else(|| mask.parse::<u32>().ok().filter(|bits| *bits <= most).map(of_bits))
 }
 
-fn v4(address: &str, mask: Option<&str>) -> Host {
+fn v4(address: &str, mask: Option<&str>) -> HostWord {
     let parts: Vec<&str> = address.split('.').collect();
     let Some(number) = aton(&parts) else {
         let known: Vec<&&str> = parts.iter().filter(|part| !part.is_empty()).collect();
@@ -103,7 +103,7 @@ fn v4(address: &str, mask: Option<&str>) -> Host {
         return no_client(BAD_MASK);
     };
     if mask == 0 {
-        return Host::All { v4: true, v6: false };
+        return HostWord::All { v4: true, v6: false };
     }
     // What a reader takes it for: decimal numbers, and what is left out at the end is zero.
     let decimal: Option<Vec<u8>> = parts.iter().map(|part| part.parse().ok()).collect();
@@ -121,7 +121,7 @@ fn v4(address: &str, mask: Option<&str>) -> Host {
     let is_misleading = parts.len() == 4 || mask != u32::MAX;
     if let Some(seen) = seen.filter(|seen| is_misleading && seen & mask != network) {
         let why = format!("means {}; write `{}`", shown(network), shown(seen & mask));
-        return if is_nowhere { no_client(why) } else { Host::Others(why) };
+        return if is_nowhere { no_client(why) } else { HostWord::Others(why) };
     }
     if is_nowhere {
         return no_client(match number {
@@ -129,7 +129,7 @@ fn v4(address: &str, mask: Option<&str>) -> Host {
             _ => format!("means {}, which is no client's address; correct it", shown(network)),
         });
     }
-    if is_example_v4(Ipv4Addr::from(number)) { Host::Example } else { Host::Other }
+    if is_example_v4(Ipv4Addr::from(number)) { HostWord::Example } else { HostWord::Other }
 }
 
 /// The address as the C library reads it: up to four numbers, the last of which fills what is left;
@@ -150,7 +150,7 @@ fn aton(parts: &[&str]) -> Option<u32> {
     number(last).filter(|last| *last <= most).map(|last| address | last)
 }
 
-fn v6(address: &str, mask: Option<&str>) -> Host {
+fn v6(address: &str, mask: Option<&str>) -> HostWord {
     let plain = address.split('%').next().unwrap_or_default();
     let Ok(parsed) = plain.parse::<Ipv6Addr>() else {
         if address.contains(['*', '?']) {
@@ -171,7 +171,7 @@ fn v6(address: &str, mask: Option<&str>) -> Host {
         return no_client(BAD_MASK);
     };
     if mask == 0 {
-        return Host::All { v4: false, v6: true };
+        return HostWord::All { v4: false, v6: true };
     }
     if let Some(inner) = parsed.to_ipv4_mapped().filter(|_| mask.count_ones() >= 96) {
         let network = match mask.count_ones() - 96 {
@@ -185,8 +185,8 @@ fn v6(address: &str, mask: Option<&str>) -> Host {
     }
     let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
     match documentation.segments()[..2] == parsed.segments()[..2] {
-        true => Host::Example,
-        false => Host::Other,
+        true => HostWord::Example,
+        false => HostWord::Other,
     }
 }
 
@@ -200,13 +200,13 @@ const PATTERN: &str = "is a pattern, which rsync compares with names only; write
                        as 10.0.0.0/24";
 
 /// A word that is neither an address nor a network.
-fn name(text: &str) -> Host {
+fn name(text: &str) -> HostWord {
     let is_pattern = text.contains(['*', '?', '[']);
     let has_digit = text.bytes().any(|byte| byte.is_ascii_digit());
     if is_pattern {
         // A name may begin with digits, but hardly with such as 127.0.0.
         let is_address = is_of(text, b"0123456789.*?[]-!^") && has_digit;
-        return if is_address { no_client(PATTERN) } else { Host::Other };
+        return if is_address { no_client(PATTERN) } else { HostWord::Other };
     }
     if let Some((first, _)) = text.split_once('-')
         && first.parse::<Ipv4Addr>().is_ok()
@@ -226,9 +226,9 @@ fn name(text: &str) -> Host {
         return no_client("is no name; write a blank or a comma between names");
     }
     match text.to_ascii_lowercase().as_str() {
-        "all" | "any" => Host::Keyword(text.to_string(), "`*`"),
-        "local" => Host::Keyword(text.to_string(), "a network, such as 10.0.0.0/24"),
-        _ => Host::Name(text.to_string()),
+        "all" | "any" => HostWord::Keyword(text.to_string(), "`*`"),
+        "local" => HostWord::Keyword(text.to_string(), "a network, such as 10.0.0.0/24"),
+        _ => HostWord::Name(text.to_string()),
     }
 }
 
@@ -238,16 +238,16 @@ mod tests {
 
     fn kind(word: &str) -> &'static str {
         match read(word.as_bytes()) {
-            Host::Example => "example",
-            Host::Name(_) => "name",
-            Host::Keyword(..) => "keyword",
-            Host::NoClient(_) => "none",
-            Host::Others(_) => "others",
-            Host::All { v4: true, v6: true } => "all",
-            Host::All { v4: true, .. } => "all v4",
-            Host::All { .. } => "all v6",
-            Host::Unclear => "unclear",
-            Host::Other => "other",
+            HostWord::Example => "example",
+            HostWord::Name(_) => "name",
+            HostWord::Keyword(..) => "keyword",
+            HostWord::NoClient(_) => "none",
+            HostWord::Others(_) => "others",
+            HostWord::All { v4: true, v6: true } => "all",
+            HostWord::All { v4: true, .. } => "all v4",
+            HostWord::All { .. } => "all v6",
+            HostWord::Unclear => "unclear",
+            HostWord::Other => "other",
         }
     }
 
@@ -302,7 +302,7 @@ mod tests {
             (".example.org", "write `*.example.org`"),
         ] {
             let text = match read(word.as_bytes()) {
-                Host::NoClient(text) | Host::Others(text) => text,
+                HostWord::NoClient(text) | HostWord::Others(text) => text,
                 other => panic!("{word}: {other:?}"),
             };
             assert!(text.contains(expected), "{word}: {text}");

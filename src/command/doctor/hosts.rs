@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::command::doctor::Doctor;
-use crate::command::doctor::host_word::{Host, read, words};
+use crate::command::doctor::host_word::{HostWord, read, words};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::config::rsyncd_module::RsyncdModule;
@@ -23,7 +23,7 @@ const MAX_THREADS: usize = 32;
 /// Which clients a value of `hosts deny` keeps out unless `hosts allow` names them.
 fn denied(deny: &[u8]) -> (bool, bool) {
     words(deny).fold((false, false), |(v4, v6), word| match read(word) {
-        Host::All { v4: more4, v6: more6 } => (v4 || more4, v6 || more6),
+        HostWord::All { v4: more4, v6: more6 } => (v4 || more4, v6 || more6),
         _ => (v4, v6),
     })
 }
@@ -44,7 +44,7 @@ fn denial(place: &str, deny: &[u8]) -> Option<Finding> {
 /// The names in a value of `hosts allow` or `hosts deny` that rsync looks up.
 fn names(value: &[u8]) -> impl Iterator<Item = String> {
     words(value).filter_map(|word| match read(word) {
-        Host::Name(name) | Host::Keyword(name, _) => Some(name),
+        HostWord::Name(name) | HostWord::Keyword(name, _) => Some(name),
         _ => None,
     })
 }
@@ -61,11 +61,11 @@ fn findings(
     let keeps_out = words(deny).next().is_none() || denied(deny).0;
     let is_keyword = |name: &String| resolves.get(name) != Some(&true);
     let is_nobody = |word: &[u8]| match read(word) {
-        Host::NoClient(_) => true,
-        Host::Keyword(name, _) => is_keyword(&name),
+        HostWord::NoClient(_) => true,
+        HostWord::Keyword(name, _) => is_keyword(&name),
         _ => false,
     };
-    let is_useless = |word: &[u8]| is_nobody(word) || matches!(read(word), Host::Others(_));
+    let is_useless = |word: &[u8]| is_nobody(word) || matches!(read(word), HostWord::Others(_));
     let level = match keeps_out && words(value).all(is_useless) {
         true => Severity::Critical,
         false => Severity::Warning,
@@ -80,12 +80,12 @@ fn findings(
             Some(Finding::new(id, level, format!("{place}: hosts allow: {text}")))
         };
         match read(word) {
-            Host::NoClient(why) => told(
+            HostWord::NoClient(why) => told(
                 FindingId::HostsRefused,
                 level,
                 format!("{shown} stands for no client{effect}: it {why}"),
             ),
-            Host::Keyword(name, instead) if is_keyword(&name) => told(
+            HostWord::Keyword(name, instead) if is_keyword(&name) => told(
                 FindingId::HostsRefused,
                 level,
                 format!(
@@ -93,12 +93,12 @@ fn findings(
                      for a name; write {instead}"
                 ),
             ),
-            Host::Others(why) => told(
+            HostWord::Others(why) => told(
                 FindingId::HostsRefused,
                 level,
                 format!("{shown} stands for other clients than it seems to: it {why}"),
             ),
-            Host::Example => told(
+            HostWord::Example => told(
                 FindingId::HostsExample,
                 Severity::Warning,
                 format!(
@@ -108,7 +108,7 @@ fn findings(
                      syslog)"
                 ),
             ),
-            Host::Name(name) if resolves.get(&name) == Some(&false) => told(
+            HostWord::Name(name) if resolves.get(&name) == Some(&false) => told(
                 FindingId::HostsUnresolved,
                 Severity::Unknown,
                 format!(
@@ -116,7 +116,7 @@ fn findings(
                      in is unknown; correct the name, or put the client's address there"
                 ),
             ),
-            Host::Unclear => {
+            HostWord::Unclear => {
                 let why = format!("{place}: hosts allow: which clients {shown} stands for");
                 Some(Finding::cannot_tell(FindingId::HostsRefused, why))
             }

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, getegid, geteuid, getgroups};
 
 use crate::command::doctor::daemon::how_to_set;
 use crate::command::doctor::daemon_user::{
-    DaemonUser, DaemonUserFacts, Evidence, chroot_finding, decide, name_of,
+    DaemonUser, DaemonUserEvidence, DaemonUserFacts, chroot_finding, decide, name_of,
 };
 use crate::command::doctor::hooks::HookFacts;
 use crate::command::doctor::units::Unit;
@@ -74,26 +74,28 @@ impl Doctor<'_> {
         &self,
         module: &RsyncdModule,
         facts: DaemonUserFacts,
-        (uid, evidence): (u32, Evidence),
+        (uid, evidence): (u32, DaemonUserEvidence),
     ) -> DaemonUser {
         let daemon = self.daemon();
         let user = || format!("user {}", name_of(uid));
         let process = || daemon.map_or(String::new(), |it| format!(" (process {})", it.pid));
         let because = match evidence {
-            Evidence::Running => format!("the rsync daemon{} runs as {}", process(), user()),
-            Evidence::DaemonUid => format!(
+            DaemonUserEvidence::Running => {
+                format!("the rsync daemon{} runs as {}", process(), user())
+            }
+            DaemonUserEvidence::DaemonUid => format!(
                 "`daemon uid = {}` makes the rsync daemon {}",
                 escape(module.get("daemon uid").unwrap_or_default()),
                 user()
             ),
-            Evidence::Owners | Evidence::Usual => {
+            DaemonUserEvidence::Owners | DaemonUserEvidence::Usual => {
                 format!("the rsync daemon seems to run as {}, who owns its files", user())
             }
         };
         let groups = match evidence {
-            Evidence::Running => daemon.map(|it| it.groups.clone()),
+            DaemonUserEvidence::Running => daemon.map(|it| it.groups.clone()),
             // rsync keeps the groups of root, but for the first one.
-            Evidence::DaemonUid => {
+            DaemonUserEvidence::DaemonUid => {
                 let more = daemon.map_or_else(|| vec![0], |it| it.groups.clone());
                 accounts::daemon_gid(module)
                     .map(|first| [first.into_iter().collect(), more].concat())
@@ -111,8 +113,8 @@ impl Doctor<'_> {
             }),
         };
         let capabilities = match (evidence, daemon) {
-            (Evidence::Running, Some(daemon)) => daemon.capabilities,
-            (Evidence::DaemonUid, Some(daemon)) if uid == 0 => daemon.capabilities,
+            (DaemonUserEvidence::Running, Some(daemon)) => daemon.capabilities,
+            (DaemonUserEvidence::DaemonUid, Some(daemon)) if uid == 0 => daemon.capabilities,
             _ if uid == 0 => u64::MAX,
             _ => 0,
         };
@@ -128,7 +130,7 @@ impl Doctor<'_> {
         let (directory, root) = (&target.module_path, &target.root_path);
         let facts = self.daemon_user_facts(module, Some(directory), Some(root));
         let owner = facts.root.filter(|owner| *owner != 0 && facts.module == Some(*owner))?;
-        (decide(facts) == Some((0, Evidence::Usual))).then(|| {
+        (decide(facts) == Some((0, DaemonUserEvidence::Usual))).then(|| {
             let name = name_of(owner);
             format!(
                 "; but if the rsync daemon runs as user {name}, start it and run `check` again, \

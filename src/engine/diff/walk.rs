@@ -24,6 +24,7 @@ use crate::engine::difference::{EntryInode, ReadSide, differences};
 use crate::engine::frames::Step;
 use crate::engine::listing::Listing;
 use crate::engine::restore::compare::state_of;
+use crate::engine::walk::DirectoryPass;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_gone, stat_entry};
 
@@ -32,14 +33,6 @@ enum Unfinished {
     /// The report has ended the walk.
     Ended,
     Unread(ReadSide, Errno),
-}
-
-/// Whether the entries of a directory are reported.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    First,
-    /// Only the subdirectories that did not fit into memory are looked for.
-    Later,
 }
 
 impl DiffWalk<'_> {
@@ -242,7 +235,10 @@ impl DiffWalk<'_> {
 
     fn visit(&mut self, side: Side, reach: PatternReach, places: IndexPlaces) -> ControlFlow<()> {
         let pending = PendingChildren::new(LEVEL_BYTES);
-        self.read(DiffFrame { side, reach, places, is_unchanged: false, pending }, Pass::First)
+        self.read(
+            DiffFrame { side, reach, places, is_unchanged: false, pending },
+            DirectoryPass::First,
+        )
     }
 
     /// Goes on with the subdirectories that did not fit into memory.
@@ -254,11 +250,11 @@ impl DiffWalk<'_> {
         }
         // Where the index cannot be read any more, the directories are.
         pending.restart();
-        self.read(DiffFrame { pending, is_unchanged: false, ..frame }, Pass::Later)
+        self.read(DiffFrame { pending, is_unchanged: false, ..frame }, DirectoryPass::Later)
     }
 
     /// Reads the current directories, and pushes their frame.
-    fn read(&mut self, mut frame: DiffFrame, pass: Pass) -> ControlFlow<()> {
+    fn read(&mut self, mut frame: DiffFrame, pass: DirectoryPass) -> ControlFlow<()> {
         let mut found = Vec::new();
         let done = match frame.side {
             Side::Both => self.read_both(&mut frame, pass, &mut found),
@@ -283,7 +279,7 @@ impl DiffWalk<'_> {
     fn read_both(
         &mut self,
         frame: &mut DiffFrame,
-        pass: Pass,
+        pass: DirectoryPass,
         found: &mut Vec<FoundEntry>,
     ) -> Result<(), Unfinished> {
         let sided = |(side, cause)| match side {
@@ -291,7 +287,7 @@ impl DiffWalk<'_> {
             _ => Unfinished::Unread(ReadSide::Live, cause),
         };
         let (old, new) = self.opened().map_err(sided)?;
-        if pass == Pass::Later {
+        if pass == DirectoryPass::Later {
             Listing::rewind(new.as_fd()).map_err(|cause| sided((Side::New, cause)))?;
             Listing::rewind(old.as_fd()).map_err(|cause| sided((Side::Old, cause)))?;
         }
@@ -310,13 +306,13 @@ impl DiffWalk<'_> {
         &mut self,
         frame: &mut DiffFrame,
         side: Side,
-        pass: Pass,
+        pass: DirectoryPass,
         found: &mut Vec<FoundEntry>,
     ) -> Result<(), Unfinished> {
         let read_side = if side == Side::Old { ReadSide::Snapshot } else { ReadSide::Live };
         let failed = |cause| Unfinished::Unread(read_side, cause);
         let directory = self.descent(side).directory().map_err(failed)?;
-        if pass == Pass::Later {
+        if pass == DirectoryPass::Later {
             Listing::rewind(directory.as_fd()).map_err(failed)?;
         }
         let mut listing = std::mem::take(&mut self.listing);
@@ -344,7 +340,7 @@ impl DiffWalk<'_> {
     fn note(
         &mut self,
         frame: &mut DiffFrame,
-        pass: Pass,
+        pass: DirectoryPass,
         names: FoundNames,
         found: &mut Vec<FoundEntry>,
     ) -> Result<(), Unfinished> {
@@ -366,7 +362,7 @@ impl DiffWalk<'_> {
             PatternReach::Inside => true,
             above => self.patterns.step(above, name.to_bytes()) == PatternReach::Inside,
         };
-        if pass == Pass::Later || !is_meant() {
+        if pass == DirectoryPass::Later || !is_meant() {
             return Ok(());
         }
         let (is_in_old, is_in_new) = (old.is_some(), new.is_some());

@@ -15,7 +15,7 @@ use crate::engine::attributes::{AttributeSource, XattrSource, xattrs_differ};
 use crate::engine::copied::mtime_ns;
 use crate::engine::descent::Descent;
 use crate::engine::restore::compare::{state_difference, state_of};
-use crate::engine::restore::pass_walk::{Level, LevelPlace, Pass, PassWalk};
+use crate::engine::restore::pass_walk::{Level, LevelPlace, PassWalk, RestorePass};
 use crate::engine::restore::write::{Placement, TargetName, apply};
 use crate::engine::walk::Visitor;
 use crate::system::identity::{Identity, SysResult};
@@ -44,7 +44,8 @@ impl PassWalk<'_, '_, '_, '_, '_> {
     /// Brings the descent at the destination into the directory `name`, where the one at `source`
     /// is already. None if the directory and all below it are skipped.
     pub(crate) fn place(&mut self, source: &Descent, name: &CStr) -> Option<LevelPlace> {
-        if self.is_missing() && !matches!(self.pass, Pass::Verify(_) | Pass::Write(_)) {
+        if self.is_missing() && !matches!(self.pass, RestorePass::Verify(_) | RestorePass::Write(_))
+        {
             self.outcome.directories += 1;
             self.tell(RestoreStep::Make, || source.relative_path(None));
             return Some(LevelPlace::Missing);
@@ -63,7 +64,7 @@ impl PassWalk<'_, '_, '_, '_, '_> {
                 return None;
             }
         };
-        if matches!(self.pass, Pass::Verify(_)) {
+        if matches!(self.pass, RestorePass::Verify(_)) {
             let difference = match existing {
                 Existing::Directory => return self.enter(source, name, None),
                 Existing::Nothing => EntryDifference::Missing,
@@ -95,7 +96,9 @@ impl PassWalk<'_, '_, '_, '_, '_> {
             Placement::Replacing => RestoreStep::Replace,
         };
         let mut made = None;
-        if let (Pass::Write(writer), Some(destination)) = (&mut self.pass, &mut self.destination) {
+        if let (RestorePass::Write(writer), Some(destination)) =
+            (&mut self.pass, &mut self.destination)
+        {
             let done = destination.lookup_directory().and_then(|directory| {
                 let directory = directory.as_fd();
                 writer.make_directory(TargetName { directory, name, placement })
@@ -115,7 +118,7 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         self.outcome.replaced += u64::from(placement == Placement::Replacing);
         self.tell(step, || source.relative_path(None));
         match self.pass {
-            Pass::Write(_) => self.enter(source, name, made),
+            RestorePass::Write(_) => self.enter(source, name, made),
             _ => Some(LevelPlace::Missing),
         }
     }
@@ -171,9 +174,9 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         }
         let original = AttributeSource { stat: &stat, xattrs: XattrSource::Of(directory.as_fd()) };
         let is_writing = match self.pass {
-            Pass::Write(_) => true,
-            Pass::Verify(_) => false,
-            Pass::Plan | Pass::DryRun => return ControlFlow::Continue(()),
+            RestorePass::Write(_) => true,
+            RestorePass::Verify(_) => false,
+            RestorePass::Plan | RestorePass::DryRun => return ControlFlow::Continue(()),
         };
         let Some(destination) = &mut self.destination else { return ControlFlow::Continue(()) };
         let path = source.relative_path(None);

@@ -14,7 +14,7 @@ use crate::decide::restore_step::{
 use crate::engine::copied::mtime_ns;
 use crate::engine::descent::Descent;
 use crate::engine::restore::compare::{CompareFailure, Depth, EntrySide, difference, state_of};
-use crate::engine::restore::pass_walk::{Pass, PassWalk};
+use crate::engine::restore::pass_walk::{PassWalk, RestorePass};
 use crate::engine::restore::write::{Placement, TargetName};
 use crate::engine::walk::Visitor;
 use crate::system::identity::Identity;
@@ -103,7 +103,7 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         depth: Depth,
     ) -> Result<RestoreStep, RestoreFailure> {
         let (existing, there) = self.examine(source, depth).map_err(RestoreFailure::Compare)?;
-        if matches!(self.pass, Pass::Plan) && source.stat.st_nlink > 1 {
+        if matches!(self.pass, RestorePass::Plan) && source.stat.st_nlink > 1 {
             let own = Identity::of(source.stat);
             let is_shared = there.is_some_and(|there| Identity::of(&there) == own);
             self.restore.links.note(own.inode, is_shared || !self.restore.is_in_place);
@@ -111,7 +111,9 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         let step = restore_step(false, existing, self.restore.overwrites);
         match (&self.pass, step) {
             (_, RestoreStep::Refuse(_)) => Ok(step),
-            (Pass::Write(_), _) => self.write(source, step, there).map_err(RestoreFailure::Write),
+            (RestorePass::Write(_), _) => {
+                self.write(source, step, there).map_err(RestoreFailure::Write)
+            }
             _ => Ok(step),
         }
     }
@@ -124,7 +126,8 @@ impl PassWalk<'_, '_, '_, '_, '_> {
         step: RestoreStep,
         there: Option<FileStat>,
     ) -> Result<RestoreStep, Errno> {
-        let (Pass::Write(writer), Some(destination)) = (&mut self.pass, &mut self.destination)
+        let (RestorePass::Write(writer), Some(destination)) =
+            (&mut self.pass, &mut self.destination)
         else {
             return Ok(step);
         };

@@ -34,7 +34,7 @@ pub(crate) struct PlacedPath {
 }
 
 /// What a pass does.
-pub(crate) enum Pass<'p, 'w> {
+pub(crate) enum RestorePass<'p, 'w> {
     /// Finds what is in the way, and files that are hard links of each other.
     Plan,
     /// The same, and compares contents where only they can differ.
@@ -87,7 +87,7 @@ pub(crate) enum LevelPlace {
 /// One pass, on its way.
 pub(crate) struct PassWalk<'r, 'a, 'p, 'w, 's> {
     pub restore: &'r mut TreeRestore<'a>,
-    pub pass: Pass<'p, 'w>,
+    pub pass: RestorePass<'p, 'w>,
     pub levels: Vec<Level>,
     pub destination: Option<Descent>,
     pub on_step: OnStep<'s>,
@@ -108,7 +108,7 @@ impl PassWalk<'_, '_, '_, '_, '_> {
 
     pub(crate) fn fail(&mut self, error: Error) {
         self.outcome.is_out_of_space |= error.is_lack_of_space();
-        if matches!(self.pass, Pass::Write(_)) {
+        if matches!(self.pass, RestorePass::Write(_)) {
             log::debug!("{error}");
         }
         self.outcome.errors.note(error);
@@ -173,7 +173,7 @@ impl PassWalk<'_, '_, '_, '_, '_> {
     }
 
     pub(crate) fn tell(&mut self, step: RestoreStep, path: impl FnOnce() -> Vec<u8>) {
-        if matches!(self.pass, Pass::DryRun) {
+        if matches!(self.pass, RestorePass::DryRun) {
             (self.on_step)(step, &path());
         }
     }

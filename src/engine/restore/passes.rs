@@ -12,7 +12,7 @@ use crate::engine::descent::Descent;
 use crate::engine::restore::compare::{Depth, EntrySide, state_of};
 use crate::engine::restore::outcome::PassOutcome;
 use crate::engine::restore::pass_walk::{
-    Level, LevelPlace, OnStep, Pass, PassWalk, PlacedPath, TreeRestore,
+    Level, LevelPlace, OnStep, PassWalk, PlacedPath, RestorePass, TreeRestore,
 };
 use crate::engine::walk::{Subtree, VisitedFile, Visitor, walk_from_here, walk_into};
 use crate::system::identity::Identity;
@@ -22,7 +22,7 @@ use crate::tell::escape::escape;
 
 impl TreeRestore<'_> {
     /// Does one pass over all paths.
-    pub(crate) fn pass(&mut self, pass: Pass, on_step: OnStep) -> PassOutcome {
+    pub(crate) fn pass(&mut self, pass: RestorePass, on_step: OnStep) -> PassOutcome {
         let paths = self.paths;
         let mut walk = PassWalk {
             pass,
@@ -38,7 +38,7 @@ impl TreeRestore<'_> {
             }
         }
         let PassWalk { outcome, pass, .. } = walk;
-        if matches!(pass, Pass::Plan) {
+        if matches!(pass, RestorePass::Plan) {
             self.links.find_groups();
         }
         outcome
@@ -130,7 +130,9 @@ impl Visitor for PassWalk<'_, '_, '_, '_, '_> {
 
     fn entered(&mut self, descent: &mut Descent, name: &CStr, stat: &FileStat) -> Subtree {
         self.note(name, stat);
-        if matches!(self.pass, Pass::Verify(_)) && self.has_failed(&descent.relative_path(None)) {
+        if matches!(self.pass, RestorePass::Verify(_))
+            && self.has_failed(&descent.relative_path(None))
+        {
             return Subtree::Skip;
         }
         match self.place(descent, name) {
@@ -166,12 +168,14 @@ impl Visitor for PassWalk<'_, '_, '_, '_, '_> {
         self.note(name, &stat);
         let source = EntrySide { directory, name, stat: &stat };
         match self.pass {
-            Pass::Verify(_) if self.has_failed(&descent.relative_path(Some(name))) => {
+            RestorePass::Verify(_) if self.has_failed(&descent.relative_path(Some(name))) => {
                 ControlFlow::Continue(())
             }
-            Pass::Verify(depth) => self.verify_file(descent, source, depth),
-            Pass::Plan => self.restore_file(descent, source, Depth::Attributes),
-            Pass::DryRun | Pass::Write(_) => self.restore_file(descent, source, Depth::Content),
+            RestorePass::Verify(depth) => self.verify_file(descent, source, depth),
+            RestorePass::Plan => self.restore_file(descent, source, Depth::Attributes),
+            RestorePass::DryRun | RestorePass::Write(_) => {
+                self.restore_file(descent, source, Depth::Content)
+            }
         }
     }
 
