@@ -3,6 +3,7 @@
 //! Whatever else is `pub` in this crate is not reachable from outside, so the compiler finds what
 //! nothing uses.
 
+pub use crate::cli::command_lines;
 pub use crate::client::destination::Destination;
 pub use crate::config::environment::FinishedTransfer;
 pub use crate::config::policy_file::Policies;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use log::LevelFilter;
 use nix::sys::stat::Mode;
 
@@ -241,6 +241,11 @@ pub(crate) fn read_hook(arguments: &[OsString]) -> Result<HookArguments, String>
     Ok(HookArguments { purpose, config: text(line.config), rsyncd_conf: text(line.rsyncd_conf) })
 }
 
+/// The command line with its examples.
+pub(crate) fn command_line() -> clap::Command {
+    examples::added_to(CommandLine::command())
+}
+
 /// Prints the help, and why nothing is done.
 fn print_help() -> Exit {
     let why = "Nothing to do: RSYNC_MODULE_PATH is not set, and no command was given.";
@@ -249,8 +254,6 @@ fn print_help() -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn each_command_has_an_example_and_each_example_is_accepted() {
-        let line = examples::added_to(CommandLine::command());
+        let line = command_line();
         for command in line.get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let lines = help.lines().filter_map(|line| {
