@@ -27,7 +27,7 @@ pub enum EntryOrigin {
     Here,
     /// In another PID namespace of the running kernel.
     OtherNamespace,
-    /// In an earlier boot of this machine.
+    /// In an earlier boot of this machine, by the boot id.
     EarlierBoot,
     /// On another machine.
     OtherMachine,
@@ -49,6 +49,8 @@ pub enum ProcessLookup {
 /// Decides what is known of a process.
 pub fn liveness(origin: EntryOrigin, found: ProcessLookup) -> Liveness {
     match (origin, found) {
+        // A unit or a container may show another boot id than the one of the running kernel.
+        (EntryOrigin::EarlierBoot, ProcessLookup::Running) => Liveness::Alive,
         (EntryOrigin::EarlierBoot, _) => Liveness::Dead,
         (EntryOrigin::OtherMachine | EntryOrigin::Unclear, _) => Liveness::Unknown,
         (EntryOrigin::Here | EntryOrigin::OtherNamespace, ProcessLookup::Running) => {
@@ -98,7 +100,7 @@ mod tests {
         let cases = [
             (EntryOrigin::Here, [Alive, Dead, Unknown]),
             (EntryOrigin::OtherNamespace, [Alive, Dead, Unknown]),
-            (EntryOrigin::EarlierBoot, [Dead, Dead, Dead]),
+            (EntryOrigin::EarlierBoot, [Alive, Dead, Dead]),
             (EntryOrigin::OtherMachine, [Unknown, Unknown, Unknown]),
             (EntryOrigin::Unclear, [Unknown, Unknown, Unknown]),
         ];

@@ -209,7 +209,8 @@ fn root_is_told_how_the_backups_of_a_user_are() {
     assert!(!told.contains("lines of `policy`"), "{told}");
     fs::set_permissions(&module.policy, open).expect("as it was");
     module.write_policy("[defaults]\nmax_age = \"1s\"\n");
-    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    // Ages are in whole seconds.
+    std::thread::sleep(std::time::Duration::from_millis(3_100));
     module.run(&["check"]).exits(&[2]).says("the last good push ended").says("twice max_age 1s");
     // The commands in messages are those that root can run.
     module.write_policy("[defaults]\n");
