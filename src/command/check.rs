@@ -1,7 +1,8 @@
 //! `check`: the health of each module for monitoring, in the form of a Nagios plugin.
 //!
-//! Changes nothing. The findings are about the last runs, the snapshot root ([`root_findings`]),
-//! what clients may do to snapshots ([`config_findings`]), and mistakes that a push would run into
+//! Changes nothing. The findings are about the last runs, the snapshot root
+//! ([`root_findings`](crate::command::root_findings)), what clients may do to snapshots
+//! ([`config_findings`]), and mistakes that a push would run into
 //! ([`doctor`](crate::command::doctor)).
 
 use std::cell::{Cell, RefCell};
