@@ -27,7 +27,7 @@ pub enum EntryOrigin {
     Here,
     /// In another PID namespace of the running kernel.
     OtherNamespace,
-    /// In an earlier boot of this machine, by the boot id.
+    /// In an earlier boot of this machine.
     EarlierBoot,
     /// On another machine.
     OtherMachine,
@@ -49,8 +49,6 @@ pub enum ProcessLookup {
 /// Decides what is known of a process.
 pub fn liveness(origin: EntryOrigin, found: ProcessLookup) -> Liveness {
     match (origin, found) {
-        // A unit or a container may show another boot id than the one of the running kernel.
-        (EntryOrigin::EarlierBoot, ProcessLookup::Running) => Liveness::Alive,
         (EntryOrigin::EarlierBoot, _) => Liveness::Dead,
         (EntryOrigin::OtherMachine | EntryOrigin::Unclear, _) => Liveness::Unknown,
         (EntryOrigin::Here | EntryOrigin::OtherNamespace, ProcessLookup::Running) => {
@@ -100,7 +98,7 @@ mod tests {
         let cases = [
             (EntryOrigin::Here, [Alive, Dead, Unknown]),
             (EntryOrigin::OtherNamespace, [Alive, Dead, Unknown]),
-            (EntryOrigin::EarlierBoot, [Alive, Dead, Dead]),
+            (EntryOrigin::EarlierBoot, [Dead, Dead, Dead]),
             (EntryOrigin::OtherMachine, [Unknown, Unknown, Unknown]),
             (EntryOrigin::Unclear, [Unknown, Unknown, Unknown]),
         ];

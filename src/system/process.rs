@@ -70,13 +70,6 @@ impl Process {
         Process::of(self.pid).map_or(true, |found| found.as_ref() == Some(self))
     }
 
-    /// Whether the process with this number started at the same tick of its boot, whichever boot
-    /// that was. After a real boot of the machine, another process that did so is a rare chance.
-    fn has_started_at_this_tick(&self) -> bool {
-        let found = Process::of(self.pid).ok().flatten();
-        found.is_some_and(|found| found.started_ticks == self.started_ticks)
-    }
-
     /// Whether the process is alive, if its entry was written at `origin`. `census` is used if the
     /// number belongs to another PID namespace.
     pub(crate) fn liveness(&self, origin: EntryOrigin, census: &Census) -> Liveness {
@@ -88,9 +81,9 @@ impl Process {
             EntryOrigin::Here if self.is_alive() => ProcessLookup::Running,
             EntryOrigin::Here => ProcessLookup::Gone,
             EntryOrigin::OtherNamespace => census.find(self),
-            EntryOrigin::EarlierBoot if self.has_started_at_this_tick() => ProcessLookup::Running,
-            EntryOrigin::EarlierBoot => ProcessLookup::Gone,
-            EntryOrigin::OtherMachine | EntryOrigin::Unclear => ProcessLookup::NotSeen,
+            EntryOrigin::EarlierBoot | EntryOrigin::OtherMachine | EntryOrigin::Unclear => {
+                ProcessLookup::NotSeen
+            }
         };
         liveness(origin, found)
     }
@@ -299,14 +292,7 @@ mod tests {
         let own = Process::own().expect("/proc").expect("this process");
         assert!(own.is_alive());
         assert!(!Process { started_ticks: own.started_ticks + 1, ..own.clone() }.is_alive());
-        assert!(!Process { boot: "another".to_string(), ..own.clone() }.is_alive());
-        // By another boot id, the very process is seen all the same.
-        let liveness = |started_ticks| {
-            let process = Process { boot: "another".to_string(), started_ticks, ..own.clone() };
-            process.liveness(EntryOrigin::EarlierBoot, &Census::default())
-        };
-        assert_eq!(liveness(own.started_ticks), Liveness::Alive);
-        assert_eq!(liveness(own.started_ticks + 1), Liveness::Dead);
+        assert!(!Process { boot: "another".to_string(), ..own }.is_alive());
     }
 
     #[test]
