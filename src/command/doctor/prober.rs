@@ -4,11 +4,11 @@
 //! of a module can write into its directory, and whether a file system has hard links, shows only
 //! to a process with other rights. The kernel also hides the environment, the mounts and the
 //! written bytes of other processes from one that Landlock confines, root's as well, and such a
-//! process can run no program. So
-//! `check` starts this program once more before it gives anything up. The prober reads nothing but
-//! the questions of its parent, one a line; it answers each with a line, and ends when its parent
-//! ends. Of another process's environment it tells only whether one variable is there. It runs
-//! iconv to learn whether the system knows a character set. A history of another user is checked by that user: a prober of its own becomes the user for good, and then
+//! process can run no program. So `check` starts this program once more before it gives anything
+//! up. The prober reads nothing but the questions of its parent, one a line; it answers each with a
+//! line, and ends when its parent ends. Of another process's environment it tells only whether one
+//! variable is there. It runs iconv to learn whether the system knows a character set. A history of
+//! another user is checked by that user: a prober of its own becomes the user for good, and then
 //! runs `check`.
 //!
 //! The prober changes no file, with one exception: on a file system that may lack hard links, and
