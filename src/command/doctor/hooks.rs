@@ -91,11 +91,7 @@ impl HookFacts {
 
     /// Whether it is not known if the hook runs this program, as of a script.
     pub(crate) fn may_be_ours(&self) -> bool {
-        match &self.reading {
-            HookReading::Unclear { names_this_program, .. } => !names_this_program,
-            HookReading::Program { file, .. } => *file == ProgramFile::Foreign,
-            HookReading::Unset => false,
-        }
+        self.may_name_policy() && !self.is_ours()
     }
 
     /// Whether a shell or another program decides which policy is used.
