@@ -42,9 +42,26 @@ pub(crate) struct ChangedEntries {
     pub last_change_ns: Option<i64>,
     /// How many directories could not be compared, since they or the index cannot be read.
     pub unread: u64,
+    /// The path of the first directory that could not be read, from the snapshot's own directory
+    /// on, and why.
+    pub first_failure: Option<(Vec<u8>, Errno)>,
     /// Whether nothing was compared, since the snapshot is a copy: its directories are others than
     /// those of the index.
     pub is_copy: bool,
+}
+
+impl ChangedEntries {
+    /// Of a snapshot whose own directory cannot be read.
+    pub(crate) fn unreadable(cause: Errno) -> Self {
+        match is_gone(cause) {
+            true => ChangedEntries::default(),
+            false => ChangedEntries {
+                unread: 1,
+                first_failure: Some((Vec::new(), cause)),
+                ..ChangedEntries::default()
+            },
+        }
+    }
 }
 
 /// Looks at what the `names` lead to from `start`, the snapshot's own directory; without names,
@@ -57,8 +74,9 @@ pub(crate) fn changed_entries(
     index: &DirectoryIndex,
     counts: bool,
 ) -> ChangedEntries {
-    let Ok(mut descent) = Descent::new(start) else {
-        return ChangedEntries { unread: 1, ..ChangedEntries::default() };
+    let mut descent = match Descent::new(start) {
+        Ok(descent) => descent,
+        Err(cause) => return ChangedEntries::unreadable(cause),
     };
     let top = descent.lookup_directory();
     let rename_keeps_times = top.is_ok_and(|top| rename_keeps_times(top.as_fd()));
@@ -72,7 +90,7 @@ pub(crate) fn changed_entries(
         found: ChangedEntries::default(),
     };
     if let Err(cause) = walk.run(names, index.root()) {
-        walk.note_failure(cause);
+        walk.note_failure(None, cause);
     }
     walk.found
 }
@@ -159,13 +177,20 @@ impl ChangeWalk<'_> {
         // One that has gone, or was replaced, is a change of the directory that it was in.
         match self.descent.enter_for_lookups(name) {
             Ok(stat) => self.visit(at, &stat),
-            Err(cause) => self.note_failure(cause),
+            Err(cause) => self.note_failure(Some(name), cause),
         }
     }
 
-    /// Notes that a directory cannot be read. What is gone, or is no directory, is not known.
-    fn note_failure(&mut self, cause: Errno) {
-        self.found.unread += u64::from(!is_gone(cause));
+    /// Notes that the current directory, or `name` in it, cannot be read. What is gone, or is no
+    /// directory, is not known.
+    fn note_failure(&mut self, name: Option<&CStr>, cause: Errno) {
+        if is_gone(cause) {
+            return;
+        }
+        self.found.unread += 1;
+        if self.found.first_failure.is_none() {
+            self.found.first_failure = Some((self.descent.listed_path(name), cause));
+        }
     }
 
     /// Whether `name` is a directory without subdirectories, and as the index has it.
@@ -225,7 +250,7 @@ impl ChangeWalk<'_> {
                     && match self.count() {
                         Ok(count) => count != u64::from(record.entries),
                         Err(cause) => {
-                            self.note_failure(cause);
+                            self.note_failure(None, cause);
                             false
                         }
                     }

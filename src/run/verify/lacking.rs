@@ -3,8 +3,9 @@
 //! reads.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::decide::lacking::{LostLinks, TreeCount, added, lacked};
@@ -18,7 +19,8 @@ use crate::run::verify::verified::{LackingSnapshot, SnapshotGap};
 use crate::store::dir::Dir;
 use crate::store::index_file;
 use crate::system::mounts::Mounts;
-use crate::system::syscalls::{is_gone, open_directory};
+use crate::system::syscalls::open_directory;
+use crate::tell::error::Error;
 
 /// How many of the files that a snapshot lacks are named.
 const MAX_NAMED: usize = 10;
@@ -110,12 +112,15 @@ fn changed_in(evidence: &Evidence, snapshot: &CheckedSnapshot) -> ChangedEntries
     let Dir { directory, path } = evidence.dir(snapshot);
     let start = open_directory(directory, &snapshot.c_name)
         .and_then(|opened| DescentStart::root(opened, &path.join(&snapshot.name)));
-    match start {
+    let changed = match start {
         Ok(start) => changed_entries(start, &[], &index, snapshot.entries.is_some()),
-        Err(cause) => {
-            ChangedEntries { unread: u64::from(!is_gone(cause)), ..ChangedEntries::default() }
-        }
+        Err(cause) => ChangedEntries::unreadable(cause),
+    };
+    if let Some((below, cause)) = &changed.first_failure {
+        let path = path.join(&snapshot.name).join(OsStr::from_bytes(below));
+        log::warn!("{}", Error::io("read", &path, *cause));
     }
+    changed
 }
 
 /// The description of each, for messages.

@@ -1,13 +1,14 @@
 //! Looks at what there is to compare a snapshot with: its record, its directory index, the inode
 //! log.
 
+use std::io;
 use std::path::Path;
 
 use crate::decide::comparison_gap::{ComparisonGap, OwnFile, RecordedFiles};
 use crate::engine::index::changed_entries::ChangedEntries;
 use crate::engine::index::reader::DirectoryIndex;
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence};
-use crate::run::verify::verified::SnapshotGap;
+use crate::run::verify::verified::{SnapshotGap, directory_text};
 use crate::store::dir::OwnedDir;
 use crate::store::index_file;
 use crate::store::inode_log::reader::InodeLog;
@@ -84,10 +85,16 @@ pub(crate) fn gap_of_walk(found: &ChangedEntries) -> Option<ComparisonGap> {
                 .to_string(),
         ));
     }
+    let first = match &found.first_failure {
+        Some((path, cause)) => {
+            format!(": cannot read {}: {}", directory_text(path), io::Error::from(*cause))
+        }
+        None => String::new(),
+    };
     (found.unread > 0).then(|| {
         ComparisonGap::loss(format!(
             "its directory index is damaged, or directories cannot be read, in {}, so added, \
-             removed or renamed files may not be found there",
+             removed or renamed files may not be found there{first}",
             counted(usize::try_from(found.unread).unwrap_or(usize::MAX), "place")
         ))
     })

@@ -105,15 +105,19 @@ impl LackingSnapshot {
     }
 }
 
+/// A directory of a snapshot in a message, by its path from the snapshot's own directory on.
+pub(crate) fn directory_text(path: &[u8]) -> String {
+    match path.is_empty() {
+        true => "its own directory".to_string(),
+        false => escape(path),
+    }
+}
+
 /// The message about a snapshot in which another program changed entries of `directories`, of which
 /// these are the `first`.
 pub(crate) fn other_entries_text(name: &str, directories: u64, first: &[Vec<u8>]) -> String {
     const TOLD: usize = 3;
-    let path = |path: &Vec<u8>| match path.is_empty() {
-        true => "its own directory".to_string(),
-        false => escape(path),
-    };
-    let told: Vec<String> = first.iter().take(TOLD).map(path).collect();
+    let told: Vec<String> = first.iter().take(TOLD).map(|path| directory_text(path)).collect();
     let more = match directories.saturating_sub(told.len() as u64) {
         0 => String::new(),
         1 => " and 1 more directory".to_string(),
