@@ -16,7 +16,7 @@ use crate::client::rsync::arguments;
 use crate::client::rsync::transfer::{RsyncConnection, refuse_token_in_source};
 use crate::client::safety::checks;
 use crate::client::snapshots::cp_fallback::REMEDY;
-use crate::hook::inquiry;
+use crate::hook::health_answer;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::tell::error::Error;
@@ -209,7 +209,7 @@ fn check_daemon(job: &BackupJob, results: &mut CheckResults) {
 /// Asks the pre-xfer hook for free space and health; whether the server has a hook that answers.
 fn ask_hook(connection: &mut RsyncConnection, results: &mut CheckResults) -> bool {
     let mut ask = || match connection.query(arguments::inquire) {
-        Err(ClientError::Command { last_errors, .. }) => inquiry::read_answer(&last_errors),
+        Err(ClientError::Command { last_errors, .. }) => health_answer::read_answer(&last_errors),
         _ => None,
     };
     // rsync may lose the answer when the connection ends at once, so a second try is made.

@@ -12,7 +12,7 @@ use crate::command::module_findings::{
     denied, last_attempt, last_failure, place_of_root, policy_trouble, without_repetition,
 };
 use crate::command::root_findings::{self, RootFacts, RootSurroundings};
-use crate::config::forbidden::offers_only_reading;
+use crate::config::refused_push::offers_only_reading;
 use crate::module::target::Target;
 use crate::system::process_io;
 use crate::tell::error::Error;

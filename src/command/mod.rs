@@ -69,7 +69,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::forbidden::offers_only_reading;
+use crate::config::refused_push::offers_only_reading;
 use crate::config::settings::PolicySource;
 use crate::decide::root_overlap::Opener;
 use crate::engine::responsiveness::is_responsive;

@@ -5,7 +5,6 @@
 
 pub(crate) mod auth_users;
 pub(crate) mod environment;
-pub(crate) mod forbidden;
 pub(crate) mod hook_command;
 pub(crate) mod hook_policy;
 pub(crate) mod module_settings;
@@ -15,6 +14,7 @@ pub(crate) mod policy_file;
 pub(crate) mod policy_keys;
 mod policy_syntax;
 pub(crate) mod policy_value;
+pub(crate) mod refused_push;
 pub(crate) mod rsyncd_conf;
 pub(crate) mod rsyncd_module;
 pub(crate) mod rsyncd_parameters;

@@ -17,7 +17,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::forbidden::offers_only_reading;
+use crate::config::refused_push::offers_only_reading;
 use crate::config::rsyncd_module::{
     ConfPlace, IgnoredBecause, IgnoredSetting, ModuleDirectory, ModuleParameters, RsyncdModule,
     Setting, canonical, read_bool, variable,

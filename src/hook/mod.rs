@@ -3,7 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod detach;
-pub(crate) mod inquiry;
+pub(crate) mod health_answer;
 pub(crate) mod post_xfer;
 pub(crate) mod pre_xfer;
 pub(crate) mod read_lease;

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use chrono::TimeDelta;
 
 use crate::config::environment::{FinishedTransfer, HookConnection};
-use crate::config::forbidden;
+use crate::config::refused_push;
 use crate::decide::clock_tick::SETTLED_AFTER_NS;
 use crate::decide::root_overlap::Opener;
 use crate::decide::transfer_reason::TransferReason;
@@ -169,7 +169,7 @@ fn is_reader(context: &Context, transfer: &FinishedTransfer) -> bool {
     let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
         return false;
     };
-    forbidden::is_reader(module, &user, module_path)
+    refused_push::is_reader(module, &user, module_path)
 }
 
 /// Removes the entry of a transfer that wrote nothing, and takes the snapshot that other pushes

@@ -5,12 +5,12 @@
 //! transfer begins.
 
 use crate::config::environment::{self, HookConnection};
-use crate::config::forbidden::{forbids, is_reader};
+use crate::config::refused_push::{forbids, is_reader};
 use crate::decide::arguments::Arguments;
 use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::Forbidden;
 use crate::hook::admission::{Admission, admit, note_refusal};
-use crate::hook::inquiry;
+use crate::hook::health_answer;
 use crate::hook::read_lease::ReadRoots;
 use crate::hook::shared_files::refused_without_target;
 use crate::hook::transfer_request::TransferRequest;
@@ -62,9 +62,9 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
         false => ReadRoots::default(),
     };
     confine::to_reading([&target], read.roots(), context.write_scope);
-    if inquiry::is_asked(&request) {
+    if health_answer::is_asked(&request) {
         note_refusal(&target, &request, &Clock::System)?;
-        print(&format!("{}\n", inquiry::answer(&target)))?;
+        print(&format!("{}\n", health_answer::answer(&target)))?;
         return Ok(Exit::Failed);
     }
     match admit(&target, &context.settings, &request, &Clock::System) {

@@ -27,8 +27,8 @@ use crate::run::session::Session;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::leases::Leases;
-use crate::store::neighbours::has_neighbours;
 use crate::store::retire::{self, LeaseRule};
+use crate::store::shared_disk::shares_disk;
 use crate::tell::error::{Error, Result};
 
 /// The largest number of trees whose space is counted.
@@ -220,7 +220,7 @@ impl Shortage<'_> {
     /// if they need not stay.
     fn waits_until(&self, report: &RotationReport, missing: u64) -> Option<DateTime<Utc>> {
         let Target { memory, module_path, .. } = self.session.target;
-        let has_others = has_neighbours(memory, module_path, &self.session.root.path);
+        let has_others = shares_disk(memory, module_path, &self.session.root.path);
         if !has_others {
             return None;
         }

@@ -19,7 +19,7 @@ use crate::client::backup_job::BackupJob;
 use crate::client::destination::Destination;
 use crate::client::programs::shell_quote;
 use crate::decide::verdict_facts::PARTIAL_TRANSFER;
-use crate::hook::inquiry;
+use crate::hook::health_answer;
 use crate::store::completion;
 
 /// Absolute paths of the source machine that no backup contains, whatever SOURCE is.
@@ -162,7 +162,7 @@ pub(crate) fn list(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
 pub(crate) fn inquire(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
     let mut args = list(job, target);
     if let Some(argument) = args.last_mut() {
-        argument.push(inquiry::PATH);
+        argument.push(health_answer::PATH);
     }
     args
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
-use crate::config::forbidden::offers_only_reading;
+use crate::config::refused_push::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::name::SnapshotName;

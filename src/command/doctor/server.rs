@@ -11,7 +11,7 @@ use crate::command::doctor::units::Unit;
 use crate::command::doctor::{Doctor, daemon_mounts};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
-use crate::config::forbidden::offers_only_reading;
+use crate::config::refused_push::offers_only_reading;
 use crate::config::rsyncd_conf::{ConfRemark, Misread};
 use crate::config::rsyncd_module::{IgnoredBecause, IgnoredSetting, RsyncdModule};
 use crate::config::rsyncd_parameters;

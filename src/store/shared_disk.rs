@@ -14,7 +14,7 @@ use crate::system::small_file;
 
 /// Whether a module other than that at `module_path` has a snapshot root on the file system of
 /// `root`.
-pub(crate) fn has_neighbours(memory: &MachineMemory, module_path: &Path, root: &Path) -> bool {
+pub(crate) fn shares_disk(memory: &MachineMemory, module_path: &Path, root: &Path) -> bool {
     let Ok(table) = small_file::read("/proc/self/mountinfo") else { return false };
     let own = device_of(&table, root);
     let is_there = |other: &PathBuf| fs::symlink_metadata(other.join(PRIVATE)).is_ok();
