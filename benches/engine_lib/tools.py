@@ -84,7 +84,7 @@ class Tools:
 
     def versions(self, file_systems):
         """The versions, one line per tool."""
-        ours = run([str(self.program), "--version"]).strip()
+        ours = run([str(self.program), "-V"]).strip()
         lines = [f"{ours}, {self.program.stat().st_size // 1024} KiB",
                  first_line(["cp", "--version"])]
         if self.has("rsync"):

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
+use crate::cli::version::DETAILS;
 use crate::client::backup_job::{Actions, BackupJob, IoClass};
 use crate::client::destination::Destination;
 use crate::client::error::{ClientError, Result};
@@ -18,7 +19,8 @@ use crate::tell::escape::escape;
 
 /// Use rsync to create full system backups, with snapshots that are rotated.
 #[derive(Debug, Parser)]
-#[command(name = "rsync-system-backup", version, long_about = None)]
+#[command(name = "rsync-system-backup", version, long_version = DETAILS.as_str())]
+#[command(long_about = None)]
 #[command(override_usage = "rsync-system-backup [OPTIONS] [SOURCE] DESTINATION")]
 // As getopt has it: a long option may be cut short, and of two the last one counts.
 #[command(infer_long_args = true, args_override_self = true)]

@@ -7,6 +7,7 @@ pub(crate) mod rsync_system_backup;
 pub(crate) mod rsyncd_snapshot;
 mod shared_arguments;
 mod usage_status;
+mod version;
 
 /// The command lines of rsyncd-snapshot, with its examples, and of rsync-system-backup: the man
 /// pages are made of them.

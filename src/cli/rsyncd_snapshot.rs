@@ -12,6 +12,7 @@ use crate::cli::commands::{Command, output_file};
 use crate::cli::examples;
 use crate::cli::shared_arguments::HELP;
 use crate::cli::usage_status::status_of_usage;
+use crate::cli::version::DETAILS;
 use crate::command;
 use crate::command::check::CheckOptions;
 use crate::command::doctor::prober::Prober;
@@ -37,7 +38,8 @@ use crate::tell::log::has_warned;
 
 /// Snapshots and rotation for rsync daemon modules.
 #[derive(Debug, Parser)]
-#[command(name = "rsyncd-snapshot", version, about, long_about = None)]
+#[command(name = "rsyncd-snapshot", version, long_version = DETAILS.as_str())]
+#[command(about, long_about = None)]
 #[command(args_conflicts_with_subcommands = false)]
 #[command(after_help = HELP)]
 struct CommandLine {

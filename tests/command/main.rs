@@ -6,6 +6,7 @@
 mod support;
 
 mod check;
+mod compatibility;
 mod completion;
 mod diff;
 mod doctor;
