@@ -94,12 +94,17 @@ impl<'a> Verdict<'a> {
         if all_are_good {
             self.last_state_is_safe(place, shown);
         }
+        // A failed push is made good by one of the same client with `--delete`: another one may
+        // leave files of the failed one. The end of a push may be noticed after the next one has
+        // begun; then the one after that makes it good.
         let is_mended = |client| {
             let writes = self.writes(module).filter(|write| write.event.client == client);
-            let good: Vec<bool> = writes.map(Connection::is_good).collect();
-            // The end of a push may be noticed after the next one has begun; then the one after
-            // that repairs it.
-            good.iter().rev().take_while(|good| **good).count() >= good.len().min(2)
+            let writes: Vec<&Connection> = writes.collect();
+            let failed = writes.iter().rposition(|write| !write.is_good());
+            let makes_good = |write: &&&Connection| {
+                write.event.action == Action::Push && write.event.options.contains(&"--delete")
+            };
+            failed.is_none_or(|at| writes[at + 1..].iter().filter(makes_good).count() >= 2)
         };
         // A connection that ended before pre-xfer recorded it tears the module without a client,
         // and only a push that begins later repairs that.
