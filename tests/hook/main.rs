@@ -20,6 +20,7 @@ mod option_sweep;
 mod pair;
 mod partial_dirs;
 mod registering;
+mod second_server;
 mod temporaries;
 mod torn;
 mod unchanged;
