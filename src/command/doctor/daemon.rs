@@ -15,6 +15,9 @@ use crate::tell::escape::escape;
 /// The kernel's number of the capability.
 const CAP_MKNOD: u32 = 27;
 
+/// The setting of a unit that lets its service make device files.
+const MAY_MAKE_DEVICES: &str = "PrivateDevices=no";
+
 /// A running daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonFacts {
@@ -209,7 +212,13 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
     }
     if daemon.is_root() && !daemon.may(CAP_MKNOD) {
         let subject = format!("the rsync daemon (process {})", daemon.pid);
-        found.push(without_devices(&subject, unit, modules));
+        // Process 1 has no unit: it is the main program of a container.
+        let remedy = match daemon.pid {
+            1 => "start its container with this right, by `--cap-add MKNOD` of podman or docker"
+                .to_string(),
+            _ => how_to_set(MAY_MAKE_DEVICES, unit),
+        };
+        found.push(without_devices(&subject, &remedy, modules));
     }
     // Whether its unit lets hooks end is not known if its files cannot be found.
     let ends_hooks = || Unit::read(Path::new("/"), unit).is_none_or(|unit| unit.ends_hooks());
@@ -220,16 +229,15 @@ pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Find
 }
 
 /// The finding about a daemon without the right to make device files.
-fn without_devices(subject: &str, unit: &str, modules: ServedModules) -> Finding {
+fn without_devices(subject: &str, remedy: &str, modules: ServedModules) -> Finding {
     let (level, since) = match modules.ended_with_23 {
         true => (Severity::Warning, "; pushes have ended with status 23, and this may be why"),
         false => (Severity::Ok, ""),
     };
     let message = format!(
         "{subject} may not make device files, so one device file of a client makes every push end \
-         with status 23{since}: if clients have some, {}; or let the clients push with \
-         `--no-devices`",
-        how_to_set("PrivateDevices=no", unit)
+         with status 23{since}: if clients have some, {remedy}; or let the clients push with \
+         `--no-devices`"
     );
     Finding::new(FindingId::Daemon, level, message)
 }
@@ -261,7 +269,8 @@ pub(crate) fn unit_findings(unit: &Unit, modules: ServedModules) -> Vec<Finding>
     let name = unit.name.as_str();
     let mut found = Vec::new();
     if unit.takes_devices() {
-        found.push(without_devices(&format!("the rsync daemon of {name}"), name, modules));
+        let remedy = how_to_set(MAY_MAKE_DEVICES, name);
+        found.push(without_devices(&format!("the rsync daemon of {name}"), &remedy, modules));
     }
     if let Some((setting, remedy)) = unit.hides_processes() {
         found.push(told(
