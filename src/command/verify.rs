@@ -82,6 +82,8 @@ struct VerifyView {
     unreadable: u64,
     lost_catalogue_bytes: u64,
     change_times: bool,
+    #[serde(skip)]
+    has_lost_windows: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     file_system: Option<String>,
     altered_files: usize,
@@ -183,6 +185,7 @@ impl VerifyView {
             unreadable: verified.unreadable,
             lost_catalogue_bytes: verified.lost_bytes,
             change_times: verified.has_windows,
+            has_lost_windows: verified.lost_windows,
             altered_files: verified.altered_inodes.len(),
             altered: verified.altered.iter().map(AlteredView::new).collect(),
             lacking: verified.lacking.iter().map(LackingView::new).collect(),
@@ -294,8 +297,16 @@ impl VerifyView {
                 )
             }),
             self.file_system.clone(),
-            (!self.change_times)
-                .then(|| "change times count only from the next snapshot on".to_string()),
+            (!self.change_times).then(|| {
+                let why = match self.has_lost_windows {
+                    true => {
+                        ", since it is not known when earlier runs made links: inodes/windows is \
+                         damaged, cannot be read, or a run could not write it, as on a full disk"
+                    }
+                    false => "",
+                };
+                format!("change times count only from the next snapshot on{why}")
+            }),
         ];
         notes.into_iter().flatten().collect()
     }

@@ -11,6 +11,9 @@ pub enum OwnFile {
     Readable,
     /// It is not there.
     Missing,
+    /// An earlier or a later version of the program has written it, and it is no damage that this
+    /// version cannot use it.
+    OfAnotherVersion,
     /// It is damaged, of a newer version, or the disk has an error; with the cause.
     Unreadable(String),
 }
@@ -105,6 +108,13 @@ fn gap(what: &str, file: &OwnFile, consequence: &str) -> Option<ComparisonGap> {
     match file {
         OwnFile::Readable => None,
         OwnFile::Missing => Some(ComparisonGap::loss(format!("{what} is missing, {consequence}"))),
+        OwnFile::OfAnotherVersion => Some(ComparisonGap {
+            text: format!(
+                "another version of rsyncd-snapshot wrote {what}, and this one cannot read it, \
+                 {consequence}"
+            ),
+            is_loss: false,
+        }),
         OwnFile::Unreadable(why) => {
             Some(ComparisonGap::loss(format!("{what} cannot be read, {consequence}: {why}")))
         }
@@ -113,7 +123,7 @@ fn gap(what: &str, file: &OwnFile, consequence: &str) -> Option<ComparisonGap> {
 
 #[cfg(test)]
 mod tests {
-    use super::OwnFile::{Missing, Readable};
+    use super::OwnFile::{Missing, OfAnotherVersion, Readable};
     use super::*;
 
     const WHOLE: RecordedFiles = RecordedFiles {
@@ -141,6 +151,7 @@ mod tests {
             (WHOLE, vec![], None),
             (RecordedFiles { index: Missing, ..WHOLE }, vec![true], None),
             (RecordedFiles { index: bad(), ..WHOLE }, vec![true], None),
+            (RecordedFiles { index: OfAnotherVersion, ..WHOLE }, vec![false], None),
             (RecordedFiles { record: bad(), ..WHOLE }, vec![true], None),
             (RecordedFiles { record: Missing, has_index: false, ..WHOLE }, vec![true], None),
             (RecordedFiles { record: bad(), ..never.clone() }, vec![true, true], None),

@@ -5,13 +5,18 @@
 //! a message. `verify` and a restore compare a snapshot with it, and say if they cannot.
 
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 
+use crate::engine::index::block::is_of_another_format;
 use crate::engine::index::draft::IndexDraft;
 use crate::engine::index::reader::DirectoryIndex;
 use crate::store::dir::{self, Dir};
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
+
+/// The beginning of an index with the name of its snapshot is shorter.
+const MAX_HEADER_BYTES: usize = 512;
 
 /// How much is written at a time.
 const WRITE_BYTES: usize = 256 << 10;
@@ -32,6 +37,17 @@ pub(crate) fn read(dir: Dir, name: &str) -> Result<Option<DirectoryIndex>> {
         Error::io("read", &dir.path.join(name), cause)
     };
     DirectoryIndex::open(file, name).ok_or_else(damaged).map(Some)
+}
+
+/// Whether an earlier or a later version of the program has written the index of the snapshot
+/// `name`, so that this one cannot use it.
+pub(crate) fn is_of_another_version(dir: Dir, name: &str) -> bool {
+    let mut beginning = [0; MAX_HEADER_BYTES];
+    let read = dir::open_to_read(dir, name).ok().flatten().and_then(|file| {
+        let length = file.read_at(&mut beginning, 0).ok()?;
+        Some(is_of_another_format(&beginning[..length], name))
+    });
+    read == Some(true)
 }
 
 /// Writes the index of the snapshot `name` for a caller who is about to sync the whole file system.

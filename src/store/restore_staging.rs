@@ -44,8 +44,16 @@ impl RestoreStaging {
     pub(crate) fn open(parent: Dir) -> Result<Self> {
         remove_leftovers(parent)?;
         for attempt in 0..ATTEMPTS {
-            if let Some(staging) = RestoreStaging::try_open(parent, attempt)? {
-                return Ok(staging);
+            match RestoreStaging::try_open(parent, attempt) {
+                Ok(Some(staging)) => return Ok(staging),
+                Ok(None) => {}
+                Err(error) => {
+                    // The directory that was just made; if it stays, the next restore removes it.
+                    if let Err(error) = remove_leftovers(parent) {
+                        log::debug!("{error}");
+                    }
+                    return Err(error);
+                }
             }
         }
         Err(Error::io("make a directory for new files in", parent.path, Errno::EEXIST))
@@ -66,8 +74,11 @@ impl RestoreStaging {
         let dir = Dir { directory: directory.as_fd(), path: &path };
         let Some(lock) = DirLock::try_on_directory(dir)? else { return Ok(None) };
         let own = fstat(&directory).map_err(failed)?;
-        let is_there = stat_entry(parent.directory, &name)
-            .is_ok_and(|stat| Identity::of(&stat) == Identity::of(&own));
+        let is_there = match stat_entry(parent.directory, &name) {
+            Ok(stat) => Identity::of(&stat) == Identity::of(&own),
+            Err(Errno::ENOENT) => false,
+            Err(cause) => return Err(failed(cause)),
+        };
         if !is_there || !is_closed(&own) {
             return Ok(None);
         }

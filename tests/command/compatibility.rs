@@ -47,6 +47,25 @@ fn a_snapshot_of_a_newer_version_stays() {
 }
 
 #[test]
+fn an_index_of_another_version_is_no_damage() {
+    let (module, name) = Module::with_snapshot();
+    let path = module.private("index").join(&name);
+    let index = fs::read(&path).expect("an index");
+    let line = format!("rsyncd-snapshot index 2 {name}\n");
+    assert!(index.starts_with(line.as_bytes()), "the format has changed");
+    for (format, status) in [("1", 0), ("3", 0), ("x", 4)] {
+        let mut other = index.clone();
+        other[line.find('2').expect("a number")..][..1].copy_from_slice(format.as_bytes());
+        fs::write(&path, &other).expect("written");
+        let run = module.run(&["verify", "data"]).exits(&[status]);
+        run.says(if status == 0 { "another version of rsyncd-snapshot wrote" } else { "damaged" });
+        assert_eq!(fs::read(&path).expect("a file"), other);
+    }
+    fs::write(module.latest.join("new"), "new").expect("written");
+    module.run(&["snapshot", "data"]).exits(&[0]);
+}
+
+#[test]
 fn the_version_tells_the_format_of_the_files() {
     let module = Module::new();
     let version = env!("CARGO_PKG_VERSION");

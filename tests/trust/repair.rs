@@ -81,7 +81,11 @@ impl Site {
 
     fn assert_the_next_repair_finishes(&self, what: &str) {
         let run = Run::of(&mut self.repair(&[]));
-        assert_eq!(run.code(), Some(0), "{what}: {run}");
+        // If the run before could not record that it made links, change times prove nothing until
+        // the next snapshot, and each verification says so.
+        let lost = "since it is not known when earlier runs made links";
+        let has_lost_windows = run.stdout().contains(lost);
+        assert_eq!(run.code(), Some(if has_lost_windows { 4 } else { 0 }), "{what}: {run}");
         self.assert_nothing_is_lost(what);
         fingerprint::assert_equal(
             &self.good,
@@ -90,9 +94,20 @@ impl Site {
         );
         assert!(self.is_repaired(), "{what}");
         assert_eq!(self.module.left_over("staging") + self.module.left_over("drafts"), 0, "{what}");
+        if has_lost_windows {
+            std::fs::write(self.module.latest.join("next"), "next").expect("written");
+            let run = self.module.run(&["snapshot", NAME]);
+            assert_eq!(run.code(), Some(0), "{what}: {run}");
+        }
         let run = self.module.run(&["verify", NAME]);
         assert_eq!(run.code(), Some(0), "{what}: {run}");
     }
+}
+
+/// Whether a message or the report says what could not be done, and with which file.
+fn says_why(run: &Run) -> bool {
+    let text = format!("{}\n{}", run.stderr(), run.stdout());
+    text.lines().any(|line| line.split("cannot ").skip(1).any(|rest| rest.contains(" /")))
 }
 
 /// For the fault that a directory of the module does not get its time back.
@@ -164,9 +179,7 @@ fn whatever_fails_in_a_repair_is_told_and_costs_nothing() {
         site.assert_nothing_is_lost(&what);
         match code {
             0 => assert!(site.is_repaired(), "{what}: not all is repaired, and exit 0: {run}"),
-            1 | 4 => {
-                assert!(run.stderr().contains("cannot "), "{what}: no message says why: {run}")
-            }
+            1 | 4 => assert!(says_why(&run), "{what}: no message says why: {run}"),
             code => panic!("{what}: exit {code}: {run}"),
         }
         site.assert_the_next_repair_finishes(&what);

@@ -36,9 +36,27 @@ const LAST_CHILD_AT: usize = 44;
 const PREVIOUS_AT: usize = 48;
 const NAME_LENGTH_AT: usize = 52;
 
+const MAGIC: &str = "rsyncd-snapshot index ";
+
+const FORMAT: u32 = 2;
+
 /// The beginning of the index of the snapshot `name`.
 pub(crate) fn header(name: &str) -> String {
-    format!("rsyncd-snapshot index 2 {name}\n")
+    format!("{MAGIC}{FORMAT} {name}\n")
+}
+
+/// Whether the beginning of a file is that of an index that an earlier or a later version has
+/// written for the snapshot `name`.
+pub(crate) fn is_of_another_format(beginning: &[u8], name: &str) -> bool {
+    let number = || {
+        let rest = beginning.strip_prefix(MAGIC.as_bytes())?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, rest) = rest.split_at(digits);
+        let rest = rest.strip_prefix(b" ")?.strip_prefix(name.as_bytes())?;
+        rest.starts_with(b"\n").then_some(number)?;
+        std::str::from_utf8(number).ok()?.parse::<u32>().ok()
+    };
+    number().is_some_and(|number| number != FORMAT)
 }
 
 /// Makes the checksums of the blocks of one snapshot's index.
@@ -139,4 +157,25 @@ fn word(fixed: &[u8; FIXED_BYTES], at: usize) -> u32 {
 
 fn long(fixed: &[u8; FIXED_BYTES], at: usize) -> i64 {
     (i64::from(word(fixed, at + 4)) << 32) | i64::from(word(fixed, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_tells_another_format_from_damage() {
+        assert!(!is_of_another_format(header("a").as_bytes(), "a"));
+        for (beginning, expected) in [
+            ("rsyncd-snapshot index 1 a\n\0\0", true),
+            ("rsyncd-snapshot index 3 a\n", true),
+            ("rsyncd-snapshot index 1 b\n", false),
+            ("rsyncd-snapshot index 1 a", false),
+            ("rsyncd-snapshot index  a\n", false),
+            ("rsyncd-snapshot index x a\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_another_format(beginning.as_bytes(), "a"), expected, "{beginning}");
+        }
+    }
 }

@@ -23,7 +23,10 @@ pub(crate) fn examine(
     let mut evidence = Evidence::open(target, root, now)?;
     let survey = survey::survey(&evidence);
     // Read after the survey, so that links made meanwhile lie in a window.
-    let windows = LinkWindows::read(evidence.inodes.dir());
+    let windows = LinkWindows::try_read(evidence.inodes.dir()).unwrap_or_else(|error| {
+        log::warn!("when runs made links is not known, so change times prove nothing: {error}");
+        LinkWindows::default()
+    });
     let mut gaps = recorded_files::gaps(&evidence);
     let lacking = lacking::find(&evidence, &survey.counts, &mut gaps);
     let touches = touches::confirm(&evidence, &windows, survey.touches, &survey.held, &lacking)?;

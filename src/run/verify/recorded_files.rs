@@ -36,7 +36,14 @@ impl RecordedSnapshot {
         let open = |subdir: Subdir| OwnedDir::open(&private.join(subdir.name()));
         let record = open(Subdir::Records).and_then(|dir| Record::read(dir.dir(), name));
         let index = open(Subdir::Index).and_then(|dir| index_file::read(dir.dir(), name));
-        let (record_file, index_file) = (own_file(&record), own_file(&index));
+        let is_of_another_version = || {
+            open(Subdir::Index).is_ok_and(|dir| index_file::is_of_another_version(dir.dir(), name))
+        };
+        let index_file = match &index {
+            Err(_) if is_of_another_version() => OwnFile::OfAnotherVersion,
+            index => own_file(index),
+        };
+        let record_file = own_file(&record);
         let record = record.ok().flatten();
         let files = RecordedFiles {
             is_adopted: record.as_ref().is_some_and(|record| record.adopted),

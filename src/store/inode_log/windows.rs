@@ -121,10 +121,17 @@ pub struct LinkWindows {
 impl LinkWindows {
     /// Reads the windows of a root; none are known if the file cannot be read.
     pub fn read(dir: Dir) -> Self {
-        match dir::read_bytes(dir, FILE, 2 * MAX_BYTES) {
-            Ok(Some(bytes)) => LinkWindows::of(&bytes, WindowRecord::now(WindowEvent::Open)),
-            _ => LinkWindows::default(),
-        }
+        LinkWindows::try_read(dir).unwrap_or_default()
+    }
+
+    /// Reads the windows of a root; none are known if there is no file.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn try_read(dir: Dir) -> Result<Self> {
+        let bytes = dir::read_bytes(dir, FILE, 2 * MAX_BYTES)?;
+        let now = WindowRecord::now(WindowEvent::Open);
+        Ok(bytes.map_or_else(LinkWindows::default, |bytes| LinkWindows::of(&bytes, now)))
     }
 
     fn of(bytes: &[u8], now: WindowRecord) -> Self {
