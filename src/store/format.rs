@@ -96,6 +96,18 @@ pub(crate) fn first_line(error: &toml::de::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ledger_entry::LedgerEntry;
+    use crate::store::registration::Registration;
+    use crate::store::state::State;
+
+    const ROOT_KEYS: &str = "format module path";
+    const STATE_KEYS: &str = "\
+        format policy_file state_lost records_lost last_run torn due deferred_since \
+        written_in_place shortfall pushes full_comparison clock_jump sequence clock \
+        confirmed_future brake damage catalogue_bytes paired rules pins retired";
+    const TRANSFER_KEYS: &str = "\
+        format kind refused began began_at sequence request rewriting job forbidden \
+        client owner worker";
 
     #[test]
     fn the_number_is_that_of_the_top_level_key() {
@@ -142,6 +154,28 @@ mod tests {
         for text in ["format = 1\nunknown = true\n", "", "%"] {
             let damaged = read(text).unwrap_err();
             assert!(matches!(damaged, Error::Damaged { .. }), "{text}: {damaged}");
+        }
+    }
+
+    /// The keys that a structure has; it refuses all others.
+    fn keys<T: DeserializeOwned>() -> Vec<String> {
+        let error = toml::from_str::<T>("no_such_key = 1").err().expect("it refuses unknown keys");
+        let message = error.message().to_string();
+        let (_, expected) = message.split_once("expected").expect("the keys");
+        expected.split('`').skip(1).step_by(2).map(str::to_string).collect()
+    }
+
+    /// An earlier version refuses a key that it does not know, and takes the file for damaged, unless
+    /// the number tells it that the file is newer.
+    #[test]
+    fn a_new_key_takes_a_new_format() {
+        assert_eq!(FORMAT, 1, "list the keys of the new format");
+        for (kind, actual, expected) in [
+            ("root.toml", keys::<Registration>(), ROOT_KEYS),
+            ("state.toml", keys::<State>(), STATE_KEYS),
+            ("transfers", keys::<LedgerEntry>(), TRANSFER_KEYS),
+        ] {
+            assert_eq!(actual.join(" "), expected, "{kind}: raise FORMAT");
         }
     }
 }
