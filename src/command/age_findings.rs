@@ -22,7 +22,7 @@ use crate::decide::rsync_status::RsyncStatus;
 use crate::decide::similar::did_you_mean;
 use crate::module::expected_pushes::{conf_file, expects_pushes};
 use crate::module::target::Target;
-use crate::store::expected_pushes;
+use crate::store::expected_pushes::NotedPushes;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList};
 use crate::tell::counted;
 use crate::tell::escape::escape;
@@ -35,6 +35,7 @@ pub(crate) struct Ages<'a> {
     /// With what is remembered outside the root.
     history: PushHistory,
     list: &'a SnapshotList,
+    noted: &'a NotedPushes<'a>,
     /// The first snapshot is being made.
     is_at_work: bool,
     now: DateTime<Utc>,
@@ -45,12 +46,13 @@ impl<'a> Ages<'a> {
         target: &'a Target,
         history: PushHistory,
         list: &'a SnapshotList,
+        noted: &'a NotedPushes<'a>,
         is_at_work: bool,
         now: DateTime<Utc>,
     ) -> Self {
         let conf = target.rsyncd.as_deref();
         let module = target.name.as_deref().and_then(|name| conf?.module(name));
-        Ages { target, module, history, list, is_at_work, now }
+        Ages { target, module, history, list, noted, is_at_work, now }
     }
 
     /// The findings about pushes, and last the one about snapshots, which sums up.
@@ -238,22 +240,21 @@ impl<'a> Ages<'a> {
             is_complete && item.name.time <= self.now && item.may_be_push(is_it)
         };
         let pushed = self.list.items.iter().filter(is_pushed);
-        pushed.map(|item| item.snapshot().verified_until).max()
+        pushed.map(ListedSnapshot::verified_until).max()
     }
 
     /// Since when a push to the module could have come.
     fn expected_since(&self) -> Option<DateTime<Utc>> {
         let module = self.module?;
         let file = conf_file(module);
-        let noted = expected_pushes::since(&self.target.memory, file, &module.name, None);
+        let noted = self.noted.since(file, &module.name, None);
         expected_since(noted, changed(file), self.born())
     }
 
     fn client_expected_since(&self, name: &str) -> Option<DateTime<Utc>> {
-        let noted = self.module.and_then(|module| {
-            let memory = &self.target.memory;
-            expected_pushes::since(memory, conf_file(module), &module.name, Some(name))
-        });
+        let noted = self
+            .module
+            .and_then(|module| self.noted.since(conf_file(module), &module.name, Some(name)));
         let policy = self.target.policy_file.as_deref().and_then(changed);
         expected_since(noted, policy, self.born())
     }
@@ -288,7 +289,7 @@ impl<'a> Ages<'a> {
                 ),
             };
         };
-        let age = self.now - newest.snapshot().verified_until;
+        let age = self.now - newest.verified_until();
         let mut text = format!(
             "{}; the newest complete one equalled the module {} ago",
             counted(self.list.items.len(), "snapshot"),
@@ -320,11 +321,12 @@ impl<'a> Ages<'a> {
 pub(crate) fn never_pushed(
     settings: &Settings,
     module: &RsyncdModule,
+    noted: &NotedPushes,
     now: DateTime<Utc>,
 ) -> Option<Finding> {
     let max_age = settings.policy(Some(&module.name)).max_age?;
     let file = conf_file(module);
-    let noted = expected_pushes::since(&settings.memory, file, &module.name, None);
+    let noted = noted.since(file, &module.name, None);
     let facts = AgeFacts {
         max_age,
         now,

@@ -38,6 +38,7 @@ use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule, Needs};
 use crate::module::named_module::named;
 use crate::module::target::Target;
+use crate::store::expected_pushes::NotedPushes;
 use crate::store::output_file::OutputFile;
 use crate::system::clock::Clock;
 use crate::tell::error::Error;
@@ -77,6 +78,7 @@ pub(crate) fn run(
     let policies = config_findings::policies(&context.settings, module);
     let around = Surroundings {
         others: context.other_modules(),
+        noted: NotedPushes::of(&context.settings.memory),
         rsyncd: conf.as_ref().ok().map(|conf| RsyncdView {
             writers: Writers::of(conf),
             doctor: Doctor::new(&context.settings, conf, &prober),

@@ -13,7 +13,8 @@ use crate::command::module_findings::{
 };
 use crate::command::root_findings::{self, RootFacts, RootSurroundings};
 use crate::config::refused_push::offers_only_reading;
-use crate::module::target::Target;
+use crate::module::target::{FoundHistory, Target};
+use crate::store::expected_pushes::NotedPushes;
 use crate::system::process_io;
 use crate::tell::error::Error;
 
@@ -21,6 +22,7 @@ use crate::tell::error::Error;
 pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
     let around = Surroundings {
         others: target.other_modules(),
+        noted: NotedPushes::of(&target.memory),
         rsyncd: None,
         ended_with_23: Cell::new(false),
         told_mistakes: Vec::new(),
@@ -46,9 +48,8 @@ pub(crate) fn check_module(
     let module = around.module_of(target);
     let access = around.doctor().and_then(|doctor| doctor.root_access(module, target));
     let only_reads = module.is_some_and(offers_only_reading);
-    let registered = target.is_registered();
-    let lost_history = target.lost_history();
-    let has_history = registered || lost_history.is_some();
+    let FoundHistory { is_registered, lost: lost_history } = target.look_for_history();
+    let has_history = is_registered || lost_history.is_some();
     let is_own = access.is_none() && (has_history || !only_reads);
     let note_own = |facts: &RootFacts| {
         if is_own {
@@ -67,7 +68,9 @@ pub(crate) fn check_module(
         findings.append(&mut access.findings);
         note(SeenRoot::ByItsUser(Box::new(access)));
         let doctor = around.doctor().zip(module);
-        findings.extend(doctor.into_iter().flat_map(|(it, module)| it.rights(module, target)));
+        findings.extend(
+            doctor.into_iter().flat_map(|(it, module)| it.rights(module, target, is_registered)),
+        );
         return findings;
     }
     if let (Some(module), true, Some(time)) =
@@ -84,7 +87,7 @@ pub(crate) fn check_module(
         findings.extend((!is_told).then_some(note));
         return findings;
     }
-    let nesting = target.check_nesting_among(&around.others);
+    let nesting = target.check_nesting_among(&around.others, is_registered);
     let is_refused = nesting.is_err();
     if let Err(refusal) = nesting {
         let level = if only_reads { Severity::Warning } else { Severity::Critical };
@@ -116,9 +119,9 @@ pub(crate) fn check_module(
         }
     }
     if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {
-        findings.extend(rsyncd.doctor.of_places(module, target));
-        let pre = rsyncd.doctor.hooks(module).pre;
-        findings.extend(config_findings::of_module(&rsyncd.writers, module, &pre, target));
+        findings.extend(rsyncd.doctor.of_places(module, target, is_registered));
+        let hooks = rsyncd.doctor.hooks(module);
+        findings.extend(config_findings::of_module(&rsyncd.writers, module, &hooks.pre, target));
     }
     without_repetition(findings)
 }
@@ -137,6 +140,7 @@ fn of_root(
     let of_root = RootSurroundings {
         has_links: &has_links,
         written: &written,
+        noted: &around.noted,
         hook_fails: module.is_some_and(|(module, doctor)| doctor.hook_fails(module)),
         ended_with_23: Cell::new(false),
         note,

@@ -19,6 +19,7 @@ use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::module::context::Context;
 use crate::module::target::Target;
+use crate::store::expected_pushes::NotedPushes;
 use crate::store::other_modules::OtherModules;
 use crate::system::clock::Clock;
 use crate::tell::PROGRAM;
@@ -28,6 +29,8 @@ use crate::tell::escape::{escape, escape_path};
 /// What is read once for all modules that are checked.
 pub(crate) struct Surroundings<'a> {
     pub(crate) others: OtherModules,
+    /// Since when pushes are expected.
+    pub(crate) noted: NotedPushes<'a>,
     /// None if rsyncd.conf cannot be read, or is not asked.
     pub(crate) rsyncd: Option<RsyncdView<'a>>,
     /// Whether the last pushes to some module have ended with status 23.
@@ -104,7 +107,7 @@ pub(crate) fn without_directory(
     let of_hooks = around.doctor().and_then(|doctor| doctor.policy_of_hooks(module));
     let mut found: Vec<Finding> = of_hooks.into_iter().collect();
     found.push(unknown(why));
-    found.extend(age_findings::never_pushed(&settings, module, Clock::System.now()));
+    found.extend(age_findings::never_pushed(&settings, module, &around.noted, Clock::System.now()));
     found
 }
 
@@ -117,8 +120,8 @@ pub(crate) fn without_modules(
 ) -> Finding {
     let file = escape_path(&context.settings.rsyncd_conf);
     let may_concern = |module: &&RsyncdModule| {
-        let post = around.doctor().map(|doctor| doctor.hooks(module).post);
-        !offers_only_reading(module) && post.is_some_and(|post| post.may_be_ours())
+        let hooks = around.doctor().map(|doctor| doctor.hooks(module));
+        !offers_only_reading(module) && hooks.is_some_and(|hooks| hooks.post.may_be_ours())
     };
     match conf.modules.iter().find(may_concern) {
         Some(module) => {
@@ -131,13 +134,13 @@ pub(crate) fn without_modules(
         }
         None => {
             let this = around.doctor().map(Doctor::this_command).unwrap_or_default();
-            let hooks = |module| around.doctor().map(|doctor| doctor.hooks(module).post);
-            let emptied = conf.modules.iter().filter_map(hooks).find(|post| post.is_emptied);
+            let hooks = |module| around.doctor().map(|doctor| doctor.hooks(module));
+            let emptied = conf.modules.iter().filter_map(hooks).find(|it| it.post.is_emptied);
             let edit = match emptied {
-                Some(post) => format!(
+                Some(hooks) => format!(
                     "the empty `{POST_XFER} =` at {} takes away what stands above all modules, so \
                      take that line out",
-                    post.place
+                    hooks.post.place
                 ),
                 None => format!(
                     "add `{POST_XFER} = {this}` and `{PRE_XFER} = {this} {PRE_XFER_COMMAND}` to \

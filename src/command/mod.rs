@@ -118,7 +118,7 @@ impl Context {
                 ),
                 // This module would take snapshots of snapshots; the work on it fails and says so.
                 KnownModule::NeverSucceeded(label, target)
-                    if changes && target.check_nesting_among(&others).is_err() =>
+                    if changes && target.check_nesting_among(&others, false).is_err() =>
                 {
                     targets.push((label, Ok(target)));
                 }
@@ -230,12 +230,13 @@ impl Context {
         module: Option<&OsStr>,
         others: &OtherModules,
     ) -> Result<()> {
-        target.check_nesting_among(others)?;
+        let is_registered = target.is_registered();
+        target.check_nesting_among(others, is_registered)?;
         let is_by_name = module.is_some_and(|module| !module.as_bytes().starts_with(b"/"));
         let may_register = target.opener.may_register() && is_by_name;
         let (true, Some(name)) = (may_register, &target.name) else { return Ok(()) };
         let conf = self.settings.rsyncd()?;
-        match conf.module(name).is_some_and(offers_only_reading) && !target.is_registered() {
+        match conf.module(name).is_some_and(offers_only_reading) && !is_registered {
             false => Ok(()),
             true => Err(Error::Usage(format!(
                 "module {} is read only in {}, so no snapshots are made of it; if something else \

@@ -50,7 +50,7 @@ impl ModuleNumbers {
         let complete = examined.list.newest(Grade::Complete, now);
         let of_grade = |grade| items.iter().filter(|item| item.name.grade == grade).count();
         let age = |time: DateTime<Utc>| (now - time).num_seconds().max(0);
-        let verified_until = complete.map(|item| item.snapshot().verified_until);
+        let verified_until = complete.map(ListedSnapshot::verified_until);
         let last_good_push = history.last_good().map(|(_, time)| time);
         let space = space(root);
         ModuleNumbers {

@@ -31,6 +31,7 @@ use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::session::lease_terms;
 use crate::run::{losses, order, vanished};
+use crate::store::expected_pushes::NotedPushes;
 use crate::store::leases::Leases;
 use crate::store::ledger::Ledger;
 use crate::store::record::Record;
@@ -48,6 +49,8 @@ pub(crate) struct RootSurroundings<'a> {
     pub(crate) has_links: &'a dyn Fn(&Path) -> Option<bool>,
     /// How many bytes the children of a process have written, if that can be seen.
     pub(crate) written: &'a dyn Fn(u32) -> Option<u64>,
+    /// Since when pushes are expected.
+    pub(crate) noted: &'a NotedPushes<'a>,
     /// Whether rsyncd.conf has a hook that certainly fails, which is told of it.
     pub(crate) hook_fails: bool,
     /// Set if the last pushes to the module have ended with status 23.
@@ -90,7 +93,8 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     let statuses = [failing.map(|it| it.status), state.torn.as_ref().map(|it| it.status)];
     around.ended_with_23.set(statuses.contains(&Some(23)));
 
-    let mut findings = Findings(history_elsewhere(target).into_iter().collect());
+    let elsewhere = if root.is_registered() { None } else { history_elsewhere(target) };
+    let mut findings = Findings(elsewhere.into_iter().collect());
     findings.warn(FindingId::FileSystem, root.file_system_warning());
     if let Some(untried) = root.untried() {
         match (around.has_links)(&root.path) {
@@ -114,7 +118,8 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     let activity = Activity::of(target, &root, state, &entries, now);
     let history = push_history(target, state);
     let failed = history.last_failed().map(|(_, end)| end);
-    let ages = Ages::of(target, history.clone(), list, activity.at_work().is_some(), now);
+    let is_at_work = activity.at_work().is_some();
+    let ages = Ages::of(target, history.clone(), list, around.noted, is_at_work, now);
     let awaits_client =
         state.due.as_ref().is_some_and(|due| order::awaits_client(target, &root, due, now));
     let torn = torn_mark(target, state);
@@ -195,7 +200,8 @@ fn of_future_root(
     }
     let mut findings: Vec<Finding> = history_elsewhere(target).into_iter().collect();
     let list = SnapshotList::default();
-    findings.extend(Ages::of(target, PushHistory::default(), &list, false, now).findings(false));
+    let ages = Ages::of(target, PushHistory::default(), &list, around.noted, false, now);
+    findings.extend(ages.findings(false));
     let message = format!("the first run makes {}", escape_path(&target.root_path));
     findings.push(Finding::new(FindingId::RootNew, Severity::Ok, message));
     Ok(findings)

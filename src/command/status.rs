@@ -27,6 +27,7 @@ use crate::module::known_modules::{KnownModule, Needs, ask_ahead, beyond_conf, r
 use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::run::lost_directory::lost_directory_error;
+use crate::store::expected_pushes::NotedPushes;
 use crate::store::module_directory::missing_module;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
@@ -62,6 +63,7 @@ pub(crate) fn run(context: &Context, names: &[OsString], json: bool) -> Result<E
     };
     let around = Surroundings {
         others: context.other_modules(),
+        noted: NotedPushes::of(&settings.memory),
         rsyncd: None,
         ended_with_23: Cell::new(false),
         told_mistakes: config_findings::mistakes_of(&policies),

@@ -22,6 +22,7 @@ use crate::decide::grade::Grade;
 use crate::decide::lock_holder::LockHolder;
 use crate::decide::push_history::PushHistory;
 use crate::decide::rsync_status::RsyncStatus;
+use crate::store::snapshots::ListedSnapshot;
 use crate::tell::escape::escape_path;
 use crate::tell::table::TextTable;
 use crate::tell::terminal::shorten;
@@ -87,7 +88,7 @@ impl RootView {
     pub(crate) fn of(facts: &RootFacts) -> Self {
         let RootFacts { target, root, examined, activity, history, torn, now } = *facts;
         let newest = examined.list.newest(Grade::Complete, now);
-        let verified_until = newest.map(|item| item.snapshot().verified_until);
+        let verified_until = newest.map(ListedSnapshot::verified_until);
         let holder = activity.holder();
         let run = holder.and_then(LockHolder::parse);
         let due = examined.state.due.as_ref();

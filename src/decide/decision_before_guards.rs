@@ -5,11 +5,12 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
-use crate::decide::slot::SlotName;
+use crate::decide::slot::{LocalMoment, SlotName};
 use crate::decide::slot_claim::{ShownPeriod, SlotClaim, claims};
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict, keep};
+use crate::decide::zone::Zone;
 
 /// The decision before pauses and `max_expire`; the laws of rotation that the tests check hold for
 /// this one.
@@ -60,12 +61,21 @@ pub(crate) fn decide_each(
     Decision { verdicts, pause: None, deferred: 0 }
 }
 
-/// From when until when a snapshot shows the module. A verification dated in the future was made by
-/// a wrong clock and proves nothing.
-pub(crate) fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> ShownPeriod {
+/// Until when a snapshot shows the module. A verification dated in the future was made by a wrong
+/// clock and proves nothing.
+fn held_until(snapshot: &Snapshot, now: DateTime<Utc>) -> DateTime<Utc> {
     let credible = snapshot.verified_until <= now;
-    let until = if credible { snapshot.verified_until.max(snapshot.time) } else { snapshot.time };
-    ShownPeriod { from: snapshot.time, until }
+    if credible { snapshot.verified_until.max(snapshot.time) } else { snapshot.time }
+}
+
+/// From when until when a snapshot shows the module.
+fn held_span(snapshot: &Snapshot, now: DateTime<Utc>, zone: &Zone) -> ShownPeriod {
+    let from = LocalMoment::of(snapshot.time, zone);
+    let until = held_until(snapshot, now);
+    ShownPeriod {
+        from,
+        until: if until == from.time { from } else { LocalMoment::of(until, zone) },
+    }
 }
 
 /// Keeps the snapshots that stand for a slot, and notes for the others which snapshot stands for
@@ -76,19 +86,15 @@ pub(crate) fn keep_slots(
     policy: &Policy,
     now: DateTime<Utc>,
 ) {
+    let span = |&index: &usize| held_span(&verdicts[index].snapshot, now, &policy.time_zone);
+    let spans: Vec<ShownPeriod> = complete.iter().map(span).collect();
     for &(frequency, count) in &policy.keep {
-        let spans: Vec<ShownPeriod> =
-            complete.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
         let claims = claims(&spans, frequency, count, policy);
         for (position, claim) in claims.into_iter().enumerate() {
             let verdict = &mut verdicts[complete[position]];
             match claim {
                 SlotClaim::Kept { rank } => {
-                    let slot = SlotName::of(
-                        frequency,
-                        held_span(&verdict.snapshot, now).until,
-                        &policy.time_zone,
-                    );
+                    let slot = SlotName::of(frequency, spans[position].until);
                     keep(
                         verdict,
                         SnapshotReason::Slot {
@@ -102,7 +108,7 @@ pub(crate) fn keep_slots(
                 }
                 SlotClaim::Taken { .. } | SlotClaim::Outside if verdict.keep => {}
                 SlotClaim::Taken { by } => {
-                    let slot = SlotName::of(frequency, verdict.snapshot.time, &policy.time_zone);
+                    let slot = SlotName::of(frequency, spans[position].from);
                     let by = verdicts[complete[by]].snapshot.name.clone();
                     verdicts[complete[position]].reasons.push(SnapshotReason::SlotTaken {
                         frequency,
@@ -159,7 +165,7 @@ pub(crate) fn keep_young_and_pinned(
     if verdict.snapshot.unreadable {
         keep(verdict, SnapshotReason::Unreadable);
     }
-    if now - held_span(&verdict.snapshot, now).until < policy.min_age.delta() {
+    if now - held_until(&verdict.snapshot, now) < policy.min_age.delta() {
         keep(verdict, SnapshotReason::TooYoung(policy.min_age));
     }
 }
@@ -175,20 +181,20 @@ pub(crate) fn keep_partial_slots(
 ) {
     let since = newest_complete.map(|index| {
         let snapshot = &verdicts[index].snapshot;
-        (snapshot.name.clone(), held_span(snapshot, now).until)
+        (snapshot.name.clone(), held_until(snapshot, now))
     });
     let is_newer = |index: &usize| {
         let time = verdicts[*index].snapshot.time;
         since.as_ref().is_none_or(|(_, until)| time > *until)
     };
     let newer: Vec<usize> = partial.iter().copied().filter(is_newer).collect();
-    let spans: Vec<ShownPeriod> =
-        newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
+    let span = |&index: &usize| held_span(&verdicts[index].snapshot, now, &policy.time_zone);
+    let spans: Vec<ShownPeriod> = newer.iter().map(span).collect();
     let since = since.map(|(name, _)| name);
     for &(frequency, count) in &policy.keep {
         for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
             if matches!(claim, SlotClaim::Kept { .. }) {
-                let slot = SlotName::of(frequency, spans[position].until, &policy.time_zone);
+                let slot = SlotName::of(frequency, spans[position].until);
                 let reason = SnapshotReason::PartialSlot { frequency, slot, since: since.clone() };
                 keep(&mut verdicts[newer[position]], reason);
             }

@@ -4,8 +4,9 @@
 //! snapshot. It need not decide after each of them. Of all pushes up to a future time except the
 //! last few, only the slots that they hold together matter, and one snapshot with a span stands for
 //! every slot within it. So *one* decision, by the code of the real rotation, tells what is left
-//! after any number of pushes. The forecast asks for such decisions at times ever farther apart.
-//! What has gone by one of these times is absent from the next decision, as in reality.
+//! after any number of pushes. The forecast looks at times ever farther apart. What has gone by one
+//! of these times is absent from the next decision, as in reality. What goes by some number of
+//! pushes goes by every greater number, too, so bisection finds when a snapshot goes next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,22 +85,42 @@ pub fn next_expiry(
     if pushes.single > MAX_QUICK_PUSHES {
         return None;
     }
-    let goes_by = |count| pushes.decided_after(&held, count, policy).1.into_iter().next();
+    let next = first_gone(1, pushes.last, |count| pushes.decided_after(&held, count, policy))?;
+    Some((next.gone.into_iter().next()?, Expiry::At(pushes.time(next.at))))
+}
+
+/// What goes first, and by which of the numbers that were looked at.
+struct NextGone {
+    at: u64,
+    left: Vec<Snapshot>,
+    gone: Vec<String>,
+}
+
+/// The first number from `first` to `last` by which something goes.
+fn first_gone(
+    first: u64,
+    last: u64,
+    decided: impl Fn(u64) -> (Vec<Snapshot>, Vec<String>),
+) -> Option<NextGone> {
+    let gone_by = |at| {
+        let (left, gone) = decided(at);
+        (!gone.is_empty()).then_some(NextGone { at, left, gone })
+    };
     // So it is in a full history, where each push lets one go.
-    if let Some(name) = goes_by(1) {
-        return Some((name, Expiry::At(pushes.time(1))));
+    if let Some(next) = gone_by(first) {
+        return Some(next);
     }
-    let mut first = goes_by(pushes.last)?;
-    // None goes by `low`, and `first` goes by `high`.
-    let (mut low, mut high, mut step) = (1, pushes.last, 2);
-    while high - low > 1 {
-        let middle = if low + step < high { low + step } else { low + (high - low) / 2 };
-        match goes_by(middle) {
-            Some(name) => (first, high) = (name, middle),
+    let mut next = gone_by(last)?;
+    // Nothing goes by `low`.
+    let (mut low, mut step) = (first, 2);
+    while next.at - low > 1 {
+        let middle = if low + step < next.at { low + step } else { low + (next.at - low) / 2 };
+        match gone_by(middle) {
+            Some(earlier) => next = earlier,
             None => (low, step) = (middle, step * 2),
         }
     }
-    Some((first, Expiry::At(pushes.time(high))))
+    Some(next)
 }
 
 /// The usual distance between pushes: from when a snapshot was last verified to when the next was
@@ -137,12 +158,18 @@ fn look_ahead(
         let (stays, _) = pushes.decided_after(&held, pushes.last, policy);
         stays.into_iter().map(|snapshot| snapshot.name).collect()
     };
-    let mut count = 1;
-    while count <= pushes.last && held.iter().any(|snapshot| !stays.contains(&snapshot.name)) {
-        let (left, gone) = pushes.decided_after(&held, count, policy);
-        expiries.extend(gone.into_iter().map(|name| (name, Expiry::At(pushes.time(count)))));
-        held = left;
-        count += (count / PRECISION).max(1);
+    let farther = |count: &u64| Some(count + (count / PRECISION).max(1));
+    let counts = std::iter::successors(Some(1), farther);
+    let counts: Vec<u64> = counts.take_while(|count| *count <= pushes.last).collect();
+    let count = |place: u64| counts[place as usize];
+    let (mut first, last) = (0, counts.len() as u64 - 1);
+    while first <= last && held.iter().any(|snapshot| !stays.contains(&snapshot.name)) {
+        let decided = |place| pushes.decided_after(&held, count(place), policy);
+        let Some(next) = first_gone(first, last, decided) else { break };
+        let time = pushes.time(count(next.at));
+        expiries.extend(next.gone.into_iter().map(|name| (name, Expiry::At(time))));
+        held = next.left;
+        first = next.at + 1;
     }
     expiries.extend(held.into_iter().map(|snapshot| (snapshot.name, Expiry::Stays)));
     Forecast { spacing: pushes.spacing, next_push: pushes.first, expiries }
@@ -168,16 +195,13 @@ fn decided(
     (left, gone)
 }
 
-/// The name of every future push; no snapshot has it. Each decision makes a hundred of them, and
-/// nothing shows their names.
-const FUTURE_PUSH: &str = "+";
-
+/// A future push has no name: each decision makes a hundred of them, and nothing shows their names.
 fn is_future_push(snapshot: &Snapshot) -> bool {
-    snapshot.name == FUTURE_PUSH
+    snapshot.name.is_empty()
 }
 
 fn future_push(from: DateTime<Utc>, until: DateTime<Utc>) -> Snapshot {
-    Snapshot { verified_until: until, ..pushed(FUTURE_PUSH.to_string(), from) }
+    Snapshot { verified_until: until, ..pushed(String::new(), from) }
 }
 
 /// The pushes to come, numbered from 1.
@@ -271,6 +295,59 @@ mod tests {
 
     fn time(hours: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_795_000_000 + hours * 3_600, 0).expect("a time")
+    }
+
+    /// What goes with which push, by a decision at each of the numbers that the forecast looks at.
+    fn step_by_step(
+        snapshots: &[Snapshot],
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> BTreeMap<String, DateTime<Utc>> {
+        let pushes = Pushes::to_come(snapshots, policy, now).expect("a distance");
+        let (mut held, _) = decided(snapshots, &[], policy, now);
+        let (mut count, mut gone_at) = (1, BTreeMap::new());
+        while count <= pushes.last {
+            let (left, gone) = pushes.decided_after(&held, count, policy);
+            gone_at.extend(gone.into_iter().map(|name| (name, pushes.time(count))));
+            held = left;
+            count += (count / PRECISION).max(1);
+        }
+        gone_at
+    }
+
+    #[test]
+    fn a_forecast_skips_only_decisions_by_which_nothing_goes() {
+        use crate::decide::policy::Prefer::{Newest, Oldest};
+        let newest = SlotCount::Newest;
+        let keeps = [
+            vec![(Frequency::Hourly, newest(5))],
+            vec![(Frequency::Hourly, newest(12)), (Frequency::Daily, newest(3))],
+            vec![(Frequency::Daily, newest(3)), (Frequency::Weekly, SlotCount::Always)],
+            vec![(Frequency::Weekly, newest(2)), (Frequency::Monthly, newest(3))],
+        ];
+        let mut gone = 0;
+        for (keep, distance, prefer, strict) in keeps.iter().flat_map(|keep| {
+            let hours = [5, 24, 100].into_iter();
+            let preferred = |hours| [Oldest, Newest].map(|prefer| (hours, prefer));
+            let all = hours.flat_map(preferred);
+            all.flat_map(move |(hours, prefer)| [true, false].map(|is| (keep, hours, prefer, is)))
+        }) {
+            let policy =
+                Policy { keep: keep.clone(), min_keep: 2, prefer, strict, ..Policy::default() };
+            let snapshots: Vec<Snapshot> = (1..13)
+                .map(|number| pushed(number.to_string(), time((number - 13) * distance)))
+                .collect();
+            let whole = forecast(&snapshots, &policy, time(0)).expect("a forecast");
+            let at = |(name, expiry): (&String, &Expiry)| match expiry {
+                Expiry::At(time) => Some((name.clone(), *time)),
+                Expiry::Due | Expiry::Stays => None,
+            };
+            let found: BTreeMap<_, _> = whole.expiries.iter().filter_map(at).collect();
+            let expected = step_by_step(&snapshots, &policy, time(0));
+            assert_eq!(found, expected, "{keep:?} {distance} {prefer:?} {strict}");
+            gone += found.len();
+        }
+        assert!(gone > 100, "{gone}");
     }
 
     /// The forecast is exact up to some pushes, so the first expiries are compared.

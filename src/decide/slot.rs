@@ -18,22 +18,29 @@ const HOUR_SECONDS: i64 = 3_600;
 const MINUTE_SECONDS: i64 = 60;
 const DAY_SECONDS: i64 = 86_400;
 
-/// A moment on the axis of one frequency, in seconds.
-pub fn position(frequency: Frequency, time: DateTime<Utc>, zone: &Zone) -> i64 {
-    match frequency {
-        Frequency::Minutely => {
-            time.timestamp() + usual_offset_seconds(zone).rem_euclid(MINUTE_SECONDS)
-        }
-        Frequency::Hourly => time.timestamp() + usual_offset_seconds(zone).rem_euclid(HOUR_SECONDS),
-        _ => zone.to_local(time).and_utc().timestamp(),
+/// A moment with what a clock on the wall shows then, which is looked up once for all frequencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalMoment {
+    /// When it is.
+    pub time: DateTime<Utc>,
+    local: NaiveDateTime,
+}
+
+impl LocalMoment {
+    /// The moment `time` in this zone.
+    pub fn of(time: DateTime<Utc>, zone: &Zone) -> Self {
+        LocalMoment { time, local: zone.to_local(time) }
     }
 }
 
-/// The zone's offset at one fixed moment, so that an hour stays an hour when clocks change. Any
-/// moment would do, as long as it is always the same one. This one is outside daylight saving time
-/// on Lord Howe Island, the one place where daylight saving shifts clocks by half an hour.
-fn usual_offset_seconds(zone: &Zone) -> i64 {
-    zone.offset_seconds(DateTime::from_timestamp(1_590_969_600, 0).unwrap_or_default())
+/// A moment on the axis of one frequency, in seconds.
+pub fn position(frequency: Frequency, moment: LocalMoment, zone: &Zone) -> i64 {
+    let utc = moment.time.timestamp();
+    match frequency {
+        Frequency::Minutely => utc + zone.usual_offset_seconds().rem_euclid(MINUTE_SECONDS),
+        Frequency::Hourly => utc + zone.usual_offset_seconds().rem_euclid(HOUR_SECONDS),
+        _ => moment.local.and_utc().timestamp(),
+    }
 }
 
 /// The slot that a position on the frequency's axis falls in.
@@ -75,9 +82,9 @@ pub struct SlotName {
 }
 
 impl SlotName {
-    /// The name of the slot that `time` falls in.
-    pub fn of(frequency: Frequency, time: DateTime<Utc>, zone: &Zone) -> Self {
-        SlotName { frequency, local: zone.to_local(time) }
+    /// The name of the slot that the moment falls in.
+    pub fn of(frequency: Frequency, moment: LocalMoment) -> Self {
+        SlotName { frequency, local: moment.local }
     }
 }
 
@@ -110,8 +117,8 @@ mod tests {
     use super::*;
 
     fn slot(frequency: Frequency, text: &str) -> i64 {
-        let time: DateTime<Utc> = text.parse().unwrap();
-        slot_at(frequency, position(frequency, time, &Zone::utc()))
+        let moment = LocalMoment::of(text.parse().unwrap(), &Zone::utc());
+        slot_at(frequency, position(frequency, moment, &Zone::utc()))
     }
 
     #[test]
@@ -136,7 +143,8 @@ mod tests {
     fn the_repeated_hour_is_two_slots() {
         let zone = Zone::amsterdam();
         let hour = |text: &str| {
-            slot_at(Frequency::Hourly, position(Frequency::Hourly, text.parse().unwrap(), &zone))
+            let moment = LocalMoment::of(text.parse().unwrap(), &zone);
+            slot_at(Frequency::Hourly, position(Frequency::Hourly, moment, &zone))
         };
         assert_eq!(hour("2026-10-25T00:30:00Z") + 1, hour("2026-10-25T01:30:00Z"));
     }

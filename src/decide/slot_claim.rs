@@ -4,20 +4,18 @@
 //! slots numbered without gaps, which snapshot stands for a slot and which slots are the newest is
 //! arithmetic on ranges: linear in the number of snapshots, however long nothing changed.
 
-use chrono::{DateTime, Utc};
-
 use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::policy::{Policy, Prefer};
-use crate::decide::slot;
+use crate::decide::slot::{self, LocalMoment};
 use crate::decide::zone::Zone;
 
 /// From when until when a snapshot shows the module as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShownPeriod {
     /// When it was taken.
-    pub from: DateTime<Utc>,
+    pub from: LocalMoment,
     /// When it was last verified; not before `from`.
-    pub until: DateTime<Utc>,
+    pub until: LocalMoment,
 }
 
 /// The slots that one snapshot covers, and how far it reaches on the frequency's axis.
@@ -32,7 +30,12 @@ impl HeldSlots {
     /// there on the next one is.
     fn new(spans: &[ShownPeriod], position: usize, frequency: Frequency, zone: &Zone) -> Self {
         let ShownPeriod { from, until } = spans[position];
-        let until = spans.get(position + 1).map_or(until, |next| until.min(next.from).max(from));
+        // The comparison is of times: a wall clock shows some of them twice.
+        let until = match spans.get(position + 1) {
+            Some(next) if next.from.time < until.time => next.from,
+            _ => until,
+        };
+        let until = if until.time < from.time { from } else { until };
         let reaches = slot::position(frequency, until, zone);
         let first_slot = slot::slot_at(frequency, slot::position(frequency, from, zone));
         HeldSlots {

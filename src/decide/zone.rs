@@ -16,7 +16,13 @@ pub struct Zone {
     name: String,
     /// Shared, because each module's policy has a zone.
     rules: Arc<TimeZone>,
+    usual_offset_seconds: i64,
 }
+
+/// A fixed moment at which each zone has its usual offset. Any moment would do, as long as it is
+/// always the same one. This one is outside daylight saving time on Lord Howe Island, the one place
+/// where daylight saving shifts clocks by half an hour.
+const USUAL_MOMENT: i64 = 1_590_969_600;
 
 impl Zone {
     /// Coordinated universal time.
@@ -26,7 +32,8 @@ impl Zone {
 
     /// A zone with these rules, under the name that the policy gives it.
     pub fn new(name: &str, rules: TimeZone) -> Self {
-        Zone { name: name.to_string(), rules: Arc::new(rules) }
+        let usual_offset_seconds = offset_seconds(&rules, USUAL_MOMENT);
+        Zone { name: name.to_string(), rules: Arc::new(rules), usual_offset_seconds }
     }
 
     /// Central European time by its present rules.
@@ -43,10 +50,12 @@ impl Zone {
 
     /// Seconds east of UTC at `time`.
     pub fn offset_seconds(&self, time: DateTime<Utc>) -> i64 {
-        match self.rules.find_local_time_type(time.timestamp()) {
-            Ok(local_type) => i64::from(local_type.ut_offset()),
-            Err(_) => 0,
-        }
+        offset_seconds(&self.rules, time.timestamp())
+    }
+
+    /// Seconds east of UTC at one fixed moment, so that an hour stays an hour when clocks change.
+    pub(crate) fn usual_offset_seconds(&self) -> i64 {
+        self.usual_offset_seconds
     }
 
     /// What a clock on the wall shows at `time`.
@@ -85,6 +94,10 @@ impl Zone {
         }
         at(after)
     }
+}
+
+fn offset_seconds(rules: &TimeZone, time: i64) -> i64 {
+    rules.find_local_time_type(time).map_or(0, |local_type| i64::from(local_type.ut_offset()))
 }
 
 impl fmt::Debug for Zone {

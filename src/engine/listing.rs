@@ -18,6 +18,9 @@ use crate::system::syscalls::stat_entry;
 /// A read into this buffer returns about a thousand entries.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// The same for a directory that is read alone: most of ours have few entries.
+const ONE_READ_BYTES: usize = 16 * 1024;
+
 /// The size of a stretch: some 70,000 entries with short names. Each worker holds a few of them.
 const STRETCH_BYTES: usize = 2 << 20;
 
@@ -50,7 +53,8 @@ impl Listing {
     pub fn read(directory: BorrowedFd) -> SysResult<Self> {
         Self::rewind(directory)?;
         let mut listing = Listing::default();
-        listing.read_up_to(directory, usize::MAX)?;
+        // The buffer is not used again, so it needs no allocation.
+        listing.fill(directory, &mut [MaybeUninit::uninit(); ONE_READ_BYTES], usize::MAX)?;
         Ok(listing)
     }
 

@@ -29,6 +29,14 @@ use crate::tell::PROGRAM;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path, shell_word};
 
+/// What the registration of a root shows of a module's history.
+pub(crate) struct FoundHistory {
+    /// The root is registered for the module.
+    pub(crate) is_registered: bool,
+    /// The error if the history was lost.
+    pub(crate) lost: Option<Error>,
+}
+
 /// A module with everything that is configured for it.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -156,15 +164,20 @@ impl Target {
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting(&self) -> Result<()> {
-        self.check_nesting_among(&self.other_modules())
+        self.check_nesting_among(&self.other_modules(), self.is_registered())
     }
 
-    /// [`check_nesting`](Self::check_nesting) with what a command has read for all modules.
+    /// [`check_nesting`](Self::check_nesting) with what a command has read for all modules, and
+    /// whether this one [is registered](Self::is_registered).
     ///
     /// # Errors
     /// [`Error::Root`] with the remedy.
-    pub(crate) fn check_nesting_among(&self, others: &OtherModules) -> Result<()> {
-        overlapping_roots::check(others, &self.module_path, &self.root_path, !self.is_registered())
+    pub(crate) fn check_nesting_among(
+        &self,
+        others: &OtherModules,
+        is_registered: bool,
+    ) -> Result<()> {
+        overlapping_roots::check(others, &self.module_path, &self.root_path, !is_registered)
     }
 
     /// The other modules of this machine, as they are now.
@@ -206,18 +219,37 @@ impl Target {
     }
 
     fn registered(&self) -> Result<bool> {
-        let own = Registration::new(self.name.as_deref(), &self.module_path);
         let found = SnapshotRoot::registration(&self.root_path)?;
-        Ok(found.is_some_and(|found| found.admits(&own)))
+        Ok(found.is_some_and(|found| self.is_own(&found)))
+    }
+
+    fn is_own(&self, found: &Registration) -> bool {
+        found.admits(&Registration::new(self.name.as_deref(), &self.module_path))
+    }
+
+    /// [`is_registered`](Self::is_registered) and [`lost_history`](Self::lost_history) by one look
+    /// at the registration.
+    pub(crate) fn look_for_history(&self) -> FoundHistory {
+        let found = SnapshotRoot::registration(&self.root_path);
+        let is_registered = match &found {
+            Ok(found) => found.as_ref().is_some_and(|found| self.is_own(found)),
+            Err(_) => true,
+        };
+        FoundHistory { is_registered, lost: self.lost_unless(|| found) }
     }
 
     /// The error if the root was used before but is empty now: most likely its disk is not mounted.
     pub fn lost_history(&self) -> Option<Error> {
+        self.lost_unless(|| SnapshotRoot::registration(&self.root_path))
+    }
+
+    /// The error if the root was used before, unless `look` finds a registration.
+    fn lost_unless(&self, look: impl FnOnce() -> Result<Option<Registration>>) -> Option<Error> {
         let remembered = remembered_root(&self.memory, &self.module_path)?;
         if remembered != self.root_path {
             return None;
         }
-        match SnapshotRoot::registration(&remembered) {
+        match look() {
             Ok(Some(_)) => None,
             Ok(None) => Some(Error::Root {
                 path: escape_path(&remembered),

@@ -5,6 +5,8 @@
 //! nothing. So `snapshot --all`, which the timer runs, notes here when it first saw a module or a
 //! client in the configuration, and drops what is no longer there.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,16 +16,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::store::dir::{self, Dir};
-use crate::store::format::{FORMAT, ParsedTexts, to_toml};
+use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::lock::DirLock;
 use crate::store::memory::MachineMemory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 
 const FILE: &str = "expected.toml";
-
-/// A server with thousands of modules.
-static KNOWN: ParsedTexts<ExpectedFile> = ParsedTexts::new(2, 1 << 20);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct ExpectedFile {
@@ -63,18 +62,44 @@ impl ExpectedPush {
     }
 }
 
-/// Since when a push of the module, or of this client of it, is expected; `None` if that was not
-/// noted.
-pub(crate) fn since(
-    memory: &MachineMemory,
-    conf: &Path,
-    module: &[u8],
-    client: Option<&str>,
-) -> Option<DateTime<Utc>> {
-    let wanted = ExpectedPush::new(conf, module, client, DateTime::UNIX_EPOCH);
+/// The file of `rsyncd.conf`, the module, and its client if it is about one.
+type Expected = (String, String, Option<String>);
+
+/// What is noted, for a command that asks about many modules: the file has an entry for each of
+/// them, so it is read only once, when it is first needed.
+pub(crate) struct NotedPushes<'a> {
+    memory: &'a MachineMemory,
+    since: OnceCell<BTreeMap<Expected, DateTime<Utc>>>,
+}
+
+impl<'a> NotedPushes<'a> {
+    /// What this memory holds.
+    pub(crate) fn of(memory: &'a MachineMemory) -> Self {
+        NotedPushes { memory, since: OnceCell::new() }
+    }
+
+    /// Since when a push of the module, or of this client of it, is expected; `None` if that was
+    /// not noted.
+    pub(crate) fn since(
+        &self,
+        conf: &Path,
+        module: &[u8],
+        client: Option<&str>,
+    ) -> Option<DateTime<Utc>> {
+        let wanted = (escape_path(conf), escape(module), client.map(str::to_string));
+        self.since.get_or_init(|| read_all(self.memory)).get(&wanted).copied()
+    }
+}
+
+/// The earliest time of each, if several directories hold one.
+fn read_all(memory: &MachineMemory) -> BTreeMap<Expected, DateTime<Utc>> {
     let files = memory.directories.iter().filter_map(|directory| read_at(directory).ok().flatten());
-    let found = files.flat_map(|file| file.all).filter(|known| known.is_same(&wanted));
-    found.map(|known| known.since).min()
+    let mut all = BTreeMap::new();
+    for ExpectedPush { conf, module, client, since } in files.flat_map(|file| file.all) {
+        let earliest = all.entry((conf, module, client)).or_insert(since);
+        *earliest = since.min(*earliest);
+    }
+    all
 }
 
 /// Notes what is expected now, in the first directory of the memory that can be written. Entries
@@ -112,7 +137,7 @@ fn note_in(directory: &PathBuf, expected: &[ExpectedPush]) -> Result<()> {
 fn read_at(directory: &Path) -> Result<Option<ExpectedFile>> {
     let Ok(opened) = dir::open_followed(directory) else { return Ok(None) };
     let dir = Dir { directory: opened.as_fd(), path: directory };
-    match dir::read(dir, FILE)?.map(|text| KNOWN.read(&directory.join(FILE), &text)).transpose() {
+    match dir::read(dir, FILE)?.map(|text| format::read(&directory.join(FILE), &text)).transpose() {
         Err(Error::Damaged { .. }) => Ok(None),
         read => read,
     }
@@ -151,8 +176,9 @@ mod tests {
     fn the_first_time_is_kept_until_the_module_is_taken_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let memory = MachineMemory::new(vec![directory.path().join("state")]);
-        let found =
-            |module: &str, client| since(&memory, Path::new("/a"), module.as_bytes(), client);
+        let found = |module: &str, client| {
+            NotedPushes::of(&memory).since(Path::new("/a"), module.as_bytes(), client)
+        };
         assert_eq!(found("laptop", None), None);
         note(&memory, &[one("/a", "laptop", None, 1), one("/a", "laptop", Some("anna"), 1)])
             .expect("noted");
@@ -162,7 +188,8 @@ mod tests {
         assert_eq!(found("laptop", None), Some(at(1)));
         assert_eq!(found("laptop", Some("anna")), None, "it was taken out");
         assert_eq!(found("server", None), Some(at(5)));
-        assert_eq!(since(&memory, Path::new("/b"), b"laptop", None), Some(at(2)));
+        let noted = NotedPushes::of(&memory);
+        assert_eq!(noted.since(Path::new("/b"), b"laptop", None), Some(at(2)));
     }
 
     #[test]
@@ -182,6 +209,6 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).expect("it"), newer);
         std::fs::write(&file, "%").expect("written");
         note(&memory, &[one("/a", "x", None, 9)]).expect("a damaged file is replaced");
-        assert_eq!(since(&memory, Path::new("/a"), b"x", None), Some(at(9)));
+        assert_eq!(NotedPushes::of(&memory).since(Path::new("/a"), b"x", None), Some(at(9)));
     }
 }

@@ -157,8 +157,9 @@ pub struct MachineMemory {
     kept: Option<Arc<KeptFiles>>,
 }
 
-/// What files of the memory held; none if there was no such file.
-type KeptFiles = Mutex<BTreeMap<PathBuf, Option<ModuleMemory>>>;
+/// What files of the memory held, by their paths; none if there was no such file. To compare paths
+/// as text takes far less time than to compare their parts.
+type KeptFiles = Mutex<BTreeMap<OsString, Option<ModuleMemory>>>;
 
 impl MachineMemory {
     /// The memory in these directories.
@@ -213,7 +214,7 @@ impl MachineMemory {
         let Some(kept) = &self.kept else { return ModuleMemory::read(directory, file) };
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || ModuleMemory::read(directory, file);
-        kept.entry(directory.join(file)).or_insert_with(read).clone()
+        kept.entry(directory.join(file).into_os_string()).or_insert_with(read).clone()
     }
 
     /// All memories, by file.

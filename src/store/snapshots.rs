@@ -68,6 +68,12 @@ impl ListedSnapshot {
         }
     }
 
+    /// Until when runs found the module equal to it; never before it was taken.
+    pub(crate) fn verified_until(&self) -> DateTime<Utc> {
+        let time = self.name.time;
+        self.record.as_ref().map_or(time, |record| record.verified_until.max(time))
+    }
+
     /// What rotation needs to know about it.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let time = self.name.time;
@@ -75,10 +81,7 @@ impl ListedSnapshot {
         Snapshot {
             name: self.name.text.clone(),
             time,
-            verified_until: self
-                .record
-                .as_ref()
-                .map_or(time, |record| record.verified_until.max(time)),
+            verified_until: self.verified_until(),
             grade: self.name.grade,
             recorded: self.is_recorded(),
             pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),

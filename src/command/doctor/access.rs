@@ -249,7 +249,12 @@ impl Doctor<'_> {
     }
 
     /// Whether the module's user can write into the module's directory, and into `temp dir`.
-    pub(crate) fn rights(&self, module: &RsyncdModule, target: &Target) -> Vec<Finding> {
+    pub(crate) fn rights(
+        &self,
+        module: &RsyncdModule,
+        target: &Target,
+        is_registered: bool,
+    ) -> Vec<Finding> {
         let user = self.daemon_user(module);
         let account = accounts::of(module, user.as_ref());
         let Ok(found) = fs::metadata(&target.module_path) else { return Vec::new() };
@@ -280,7 +285,7 @@ impl Doctor<'_> {
             owner: (found.uid(), found.gid(), found.mode()),
             account: account.as_ref(),
             trial: tried,
-            has_history: target.is_registered(),
+            has_history: is_registered,
         })
         .into_iter()
         .collect();

@@ -1,6 +1,8 @@
 //! The user and the groups that rsyncd becomes for a module.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
@@ -106,22 +108,38 @@ pub(crate) fn by_root(module: &RsyncdModule) -> Result<Account, NoAccount> {
     Ok(Account { uid, gids, user: escape(user), group })
 }
 
+/// What the system's lists had: most modules have the same user, and each question reads the list.
+struct Asked<K, V>(Mutex<BTreeMap<K, V>>);
+
+impl<K: Ord, V: Clone> Asked<K, V> {
+    const fn new() -> Self {
+        Asked(Mutex::new(BTreeMap::new()))
+    }
+
+    fn ask(&self, key: K, ask: impl FnOnce(&K) -> V) -> V {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(key).or_insert_with_key(ask).clone()
+    }
+}
+
 pub(crate) fn uid_of(parameter: &'static str, name: &[u8]) -> Result<u32, NoAccount> {
+    static USERS: Asked<Vec<u8>, Option<u32>> = Asked::new();
     if let Some(number) = number(name) {
         return number.ok_or_else(|| unknown(parameter, name));
     }
-    let found =
-        std::str::from_utf8(name).ok().and_then(|name| User::from_name(name).ok().flatten());
-    found.map(|user| user.uid.as_raw()).ok_or_else(|| unknown(parameter, name))
+    let ask = |name: &Vec<u8>| User::from_name(str::from_utf8(name).ok()?).ok().flatten();
+    let uid = |name: &Vec<u8>| ask(name).map(|user| user.uid.as_raw());
+    USERS.ask(name.to_vec(), uid).ok_or_else(|| unknown(parameter, name))
 }
 
 pub(crate) fn gid_of(name: &[u8]) -> Result<u32, NoAccount> {
+    static GROUPS: Asked<Vec<u8>, Option<u32>> = Asked::new();
     if let Some(number) = number(name) {
         return number.ok_or_else(|| unknown("gid", name));
     }
-    let found =
-        std::str::from_utf8(name).ok().and_then(|name| Group::from_name(name).ok().flatten());
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| unknown("gid", name))
+    let ask = |name: &Vec<u8>| Group::from_name(str::from_utf8(name).ok()?).ok().flatten();
+    let gid = |name: &Vec<u8>| ask(name).map(|group| group.gid.as_raw());
+    GROUPS.ask(name.to_vec(), gid).ok_or_else(|| unknown("gid", name))
 }
 
 /// A name of digits alone is a number for rsync.
@@ -137,11 +155,13 @@ fn nobodys_group() -> Result<(Vec<u32>, String), NoAccount> {
 }
 
 pub(crate) fn groups_of(uid: u32) -> Result<Vec<u32>, NoAccount> {
-    let unclear = || NoAccount::Unclear(format!("the groups of user {uid}"));
-    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().ok_or_else(unclear)?;
-    let name = CString::new(user.name).map_err(|_| unclear())?;
-    let groups = getgrouplist(&name, user.gid).map_err(|_| unclear())?;
-    Ok(groups.into_iter().map(Gid::as_raw).collect())
+    static GROUPS: Asked<u32, Option<Vec<u32>>> = Asked::new();
+    let ask = |uid: &u32| {
+        let user = User::from_uid(Uid::from_raw(*uid)).ok().flatten()?;
+        let groups = getgrouplist(&CString::new(user.name).ok()?, user.gid).ok()?;
+        Some(groups.into_iter().map(Gid::as_raw).collect())
+    };
+    GROUPS.ask(uid, ask).ok_or_else(|| NoAccount::Unclear(format!("the groups of user {uid}")))
 }
 
 /// Whether the system's list of users is all that rsyncd asks. A program that is linked statically

@@ -1,6 +1,5 @@
 //! The policy that the hooks of a module name, where that is not the one of the command line.
 
-use crate::command::doctor::hooks::{HookFacts, ModuleHooks};
 use crate::command::doctor::{Doctor, hooks};
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
@@ -46,8 +45,8 @@ impl Doctor<'_> {
         if !self.settings.follows_hooks() || self.settings.sees_policy_of_hooks(module) {
             return None;
         }
-        let ModuleHooks { pre, post, .. } = self.hooks(module);
-        let script = [post, pre].into_iter().find(HookFacts::may_name_policy)?;
+        let hooks = self.hooks(module);
+        let script = [&hooks.post, &hooks.pre].into_iter().find(|hook| hook.may_name_policy())?;
         let used = match self.settings.source {
             PolicySource::BuiltIn => "the built-in defaults".to_string(),
             _ => escape_path(&self.settings.policy_file),
@@ -66,8 +65,9 @@ impl Doctor<'_> {
     }
 
     fn is_policy_missing(&self, module: &RsyncdModule) -> bool {
-        let ModuleHooks { pre, post, .. } = self.hooks(module);
-        let missing = [post, pre].into_iter().find_map(|hook| hook.missing_config().cloned());
+        let hooks = self.hooks(module);
+        let missing =
+            [&hooks.post, &hooks.pre].into_iter().find_map(|hook| hook.missing_config().cloned());
         let used = self.settings.of_hooks(module).ok().flatten();
         let used = used.filter(|_| self.settings.follows_hooks());
         used.is_some_and(|used| Some(escape_path(&used.policy_file)) == missing)

@@ -36,6 +36,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::command::doctor::daemon::DaemonFacts;
 use crate::command::doctor::daemon_user::DaemonUser;
@@ -65,6 +66,8 @@ pub(crate) struct Doctor<'a> {
     settings: &'a Settings,
     pub(crate) conf: &'a RsyncdConf,
     programs: Programs<'a>,
+    /// The hooks of modules, by their names.
+    hooks: RefCell<BTreeMap<Vec<u8>, Rc<ModuleHooks>>>,
     prober: &'a RefCell<Option<Prober>>,
     daemon: OnceCell<Option<DaemonFacts>>,
     /// As whom it serves modules, by their names.
@@ -88,6 +91,7 @@ impl<'a> Doctor<'a> {
             settings,
             conf,
             programs: Programs::new(settings),
+            hooks: RefCell::default(),
             prober,
             daemon: OnceCell::new(),
             daemon_users: RefCell::default(),
@@ -100,7 +104,16 @@ impl<'a> Doctor<'a> {
     }
 
     /// The hooks of a module.
-    pub(crate) fn hooks(&self, module: &RsyncdModule) -> ModuleHooks {
+    pub(crate) fn hooks(&self, module: &RsyncdModule) -> Rc<ModuleHooks> {
+        if let Some(known) = self.hooks.borrow().get(&module.name) {
+            return Rc::clone(known);
+        }
+        let hooks = Rc::new(self.read_hooks(module));
+        self.hooks.borrow_mut().insert(module.name.clone(), Rc::clone(&hooks));
+        hooks
+    }
+
+    fn read_hooks(&self, module: &RsyncdModule) -> ModuleHooks {
         ModuleHooks {
             early: self.programs.hook(module, EARLY),
             pre: self.programs.hook(module, PRE_XFER),
@@ -125,8 +138,8 @@ impl<'a> Doctor<'a> {
 
     /// Whether a hook of the module runs this program, or is meant to.
     pub(crate) fn concerns(&self, module: &RsyncdModule) -> bool {
-        let ModuleHooks { early, pre, post, .. } = self.hooks(module);
-        [early, pre, post].iter().any(|hook| hook.is_ours())
+        let hooks = self.hooks(module);
+        [&hooks.early, &hooks.pre, &hooks.post].iter().any(|hook| hook.is_ours())
     }
 
     /// Whether a hook of the module certainly fails, or is not there.
@@ -167,12 +180,19 @@ impl<'a> Doctor<'a> {
     }
 
     /// What shows about the directory and the root of a module that clients push to.
-    pub(crate) fn of_places(&self, module: &RsyncdModule, target: &Target) -> Vec<Finding> {
+    pub(crate) fn of_places(
+        &self,
+        module: &RsyncdModule,
+        target: &Target,
+        is_registered: bool,
+    ) -> Vec<Finding> {
         if offers_only_reading(module) || !self.concerns(module) {
             return Vec::new();
         }
-        let mut found = self.rights(module, target);
-        found.extend(self.shared_root(module, target));
+        let mut found = self.rights(module, target, is_registered);
+        if !is_registered {
+            found.extend(self.shared_root(module, target));
+        }
         found.extend(self.daemon_mounts(target));
         found
     }

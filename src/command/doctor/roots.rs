@@ -141,9 +141,6 @@ pub(crate) fn toml_key(name: &[u8]) -> String {
 
 /// The finding about a root that is not in use, while the module's history is in another place.
 pub(crate) fn history_elsewhere(target: &Target) -> Option<Finding> {
-    if target.is_registered() {
-        return None;
-    }
     let own = &target.root_path;
     let parent = parent_of(&target.module_path).ok();
     let remembered = remembered_root(&target.memory, &target.module_path);
