@@ -114,7 +114,8 @@ fn random_secret() -> Result<String> {
 /// Confines this process to the directories that the plan changes.
 fn confine_to(plan: &SetupPlan) -> Result<()> {
     let directories = plan.directories();
-    let open = |path| File::open(path).map_err(|cause| Error::io("open the directory", path, cause));
+    let open =
+        |path| File::open(path).map_err(|cause| Error::io("open the directory", path, cause));
     let opened = directories.iter().map(|path| open(path)).collect::<Result<Vec<File>>>()?;
     let opened: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
     confine::to_configuration(&opened);

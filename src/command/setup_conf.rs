@@ -102,7 +102,16 @@ impl SetupConf {
             )));
         };
         Ok(SetupConf {
-            conf, real_conf, text, directory, file, real_file, file_text, now, included, probe,
+            conf,
+            real_conf,
+            text,
+            directory,
+            file,
+            real_file,
+            file_text,
+            now,
+            included,
+            probe,
         })
     }
 
@@ -139,21 +148,23 @@ impl SetupConf {
         Ok(PlannedConf { conf, file: (!missing.is_empty()).then_some(text), including })
     }
 
-    /// Refuses values that rsync would read as something else, such as a blank at the end.
+    /// Refuses values that rsync would read as something else, such as one with a variable in it or
+    /// a blank at its end.
     fn ensure_meant(&self, sections: &[ModuleSection], planned: &RsyncdConf) -> Result<()> {
         for section in sections {
-            match state(section, planned) {
-                SectionState::Same => {}
+            let misread = match state(section, planned) {
+                SectionState::Same => misread_path(section, planned).map(|path| ("path", path)),
                 SectionState::Missing => {
                     return Err(Error::Bug("a section that was planned is not read"));
                 }
-                SectionState::Differs { parameter, wanted, .. } => {
-                    return Err(Error::Usage(format!(
-                        "rsyncd.conf cannot hold `{parameter} = {}`, which rsync would read as \
-                         something else; nothing was written",
-                        escape(&wanted)
-                    )));
-                }
+                SectionState::Differs { parameter, wanted, .. } => Some((parameter, wanted)),
+            };
+            if let Some((parameter, wanted)) = misread {
+                return Err(Error::Usage(format!(
+                    "rsyncd.conf cannot hold `{parameter} = {}`, which rsync would read as \
+                     something else; nothing was written: choose another one",
+                    escape(&wanted)
+                )));
             }
         }
         Ok(())
@@ -185,6 +196,14 @@ impl SetupConf {
         }
         Ok(())
     }
+}
+
+/// The path of a section, if the module that is read of it has another one.
+fn misread_path(section: &ModuleSection, conf: &RsyncdConf) -> Option<Vec<u8>> {
+    let (_, wanted) = section.parameters.iter().find(|(name, _)| *name == "path")?;
+    let path = conf.module(&section.name)?.path().ok();
+    let is_read = path.is_some_and(|path| path.as_os_str().as_bytes() == wanted);
+    (!is_read).then(|| wanted.clone())
 }
 
 /// The sections that the configuration lacks.
@@ -261,7 +280,8 @@ mod tests {
 
         /// Which texts are planned, for the root `/b`; or the error, with `@` for the directory.
         fn outcome(&self) -> std::result::Result<(bool, bool), String> {
-            let planned = self.plan("/b").map_err(|it| it.to_string().replace(&self.base(), "@"))?;
+            let planned =
+                self.plan("/b").map_err(|it| it.to_string().replace(&self.base(), "@"))?;
             Ok((planned.file.is_some(), planned.including.is_some()))
         }
     }
@@ -291,7 +311,11 @@ mod tests {
             ("a file without include", vec![conf(""), file(&section)], (false, true)),
             ("all of it", vec![conf(include), file(&section)], (false, false)),
             ("pasted sections", vec![conf(&section)], (false, false)),
-            ("a file about another", vec![conf(include), file("[other]\npath = /o\n")], (true, false)),
+            (
+                "a file about another",
+                vec![conf(include), file("[other]\npath = /o\n")],
+                (true, false),
+            ),
         ] {
             let files: Vec<(&str, &str)> =
                 files.iter().map(|(name, text)| (*name, text.as_str())).collect();
@@ -340,7 +364,9 @@ mod tests {
     #[test]
     fn a_path_that_rsync_would_read_otherwise_is_refused() {
         let files = Files::new(&[("rsyncd.conf", "")]);
-        for root in ["/b/a\\\n", "/b\n[x]\npath = /b", "/b\r/c"] {
+        for root in
+            ["/b/a\\\n", "/b\n[x]\npath = /b", "/b\r/c", "/b/%HOME%", "/b/%RSYNC_MODULE_NAME%"]
+        {
             assert!(files.plan(root).is_err(), "{root}");
         }
     }

@@ -125,9 +125,8 @@ impl SecretsPlace {
     fn of(conf: &SetupConf, name: &[u8]) -> Result<Self> {
         let beside = || conf.conf.parent().unwrap_or(Path::new("/")).join(SECRETS);
         let named = conf.value(name, "secrets file");
-        let named = named.map_or_else(beside, |value| {
-            PathBuf::from(std::ffi::OsStr::from_bytes(value))
-        });
+        let named =
+            named.map_or_else(beside, |value| PathBuf::from(std::ffi::OsStr::from_bytes(value)));
         if !named.is_absolute() || named.as_os_str().as_bytes().contains(&b'%') {
             return Err(Error::Usage(format!(
                 "{}: `secrets file = {}` depends on the daemon or the connection, so no secret can \
@@ -144,9 +143,8 @@ impl SecretsPlace {
     /// The file as it is, or as it will be made.
     fn parsed(&self) -> SecretsFile {
         let found = fs::metadata(&self.real).ok();
-        let (mode, owner) = found.map_or((PRIVATE_FILE, geteuid().as_raw()), |found| {
-            (found.mode(), found.uid())
-        });
+        let (mode, owner) =
+            found.map_or((PRIVATE_FILE, geteuid().as_raw()), |found| (found.mode(), found.uid()));
         SecretsFile::parse(self.text.as_deref().unwrap_or_default(), mode, owner)
     }
 
@@ -268,8 +266,10 @@ fn steps(
     let names: Vec<String> =
         sections.iter().map(|section| format!("[{}]", escape(&section.name))).collect();
     let mut file_step = |path: PathBuf, real: PathBuf, text: Option<Vec<u8>>, what: String| {
-        let change = text.map_or(SetupChange::None, |text| {
-            SetupChange::Write { real, text, mode: PUBLIC_FILE }
+        let change = text.map_or(SetupChange::None, |text| SetupChange::Write {
+            real,
+            text,
+            mode: PUBLIC_FILE,
         });
         steps.push(SetupStep { path, change, what });
     };

@@ -59,7 +59,8 @@ impl SetupView {
 /// The sections to be pasted, with all else as comments.
 pub(crate) fn to_paste(plan: &SetupPlan) -> Vec<u8> {
     let mut text = text_of(&plan.sections);
-    let steps: String = plan.steps.iter().map(|step| format!("#   {}\n", line(step, true))).collect();
+    let steps: String =
+        plan.steps.iter().map(|step| format!("#   {}\n", line(step, true))).collect();
     let head = "\n# Nothing was written. `setup` with --write does this:\n";
     text.extend([head.as_bytes(), steps.as_bytes()].concat());
     text

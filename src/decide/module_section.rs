@@ -246,7 +246,10 @@ mod tests {
         ] {
             assert_eq!(compare(&module), expected, "{module:?}");
         }
-        assert_eq!(state(section, None::<fn(&str) -> Option<&'static [u8]>>), SectionState::Missing);
+        assert_eq!(
+            state(section, None::<fn(&str) -> Option<&'static [u8]>>),
+            SectionState::Missing
+        );
     }
 
     #[test]

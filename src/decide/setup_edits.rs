@@ -67,7 +67,8 @@ mod tests {
         ] {
             assert_eq!(with_secret(text.as_bytes(), b"ann", "x"), expected.as_bytes(), "{text}");
         }
-        for (text, begin) in [("a = 1", "a = 1\n\n# M"), ("a = \\\n", "a = \\\n\n# M"), ("", "# M")] {
+        for (text, begin) in [("a = 1", "a = 1\n\n# M"), ("a = \\\n", "a = \\\n\n# M"), ("", "# M")]
+        {
             let text = with_include(text.as_bytes(), b"/etc/rsyncd.d");
             let text = String::from_utf8(text).expect("UTF-8");
             assert!(text.starts_with(begin), "{text}");

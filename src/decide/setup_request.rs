@@ -164,7 +164,10 @@ mod tests {
                 FoundDirectory { latest: Some(EntryKind::Symlink), others: vec![] },
                 Some("symbolic link"),
             ),
-            (FoundDirectory { latest: Some(EntryKind::Other), others: vec![] }, Some("no directory")),
+            (
+                FoundDirectory { latest: Some(EntryKind::Other), others: vec![] },
+                Some("no directory"),
+            ),
         ] {
             let refusal = directory_refusal("/srv/laptop", &found);
             match expected {

@@ -27,9 +27,8 @@ const STARTS: [(&str, &str); 4] = [
 /// Which units of rsync daemons there are below the directory `top`, or in the directory `own`.
 pub(crate) fn of_daemons(top: &Path, own: &Path) -> Vec<&'static str> {
     let directories = DIRECTORIES.map(|directory| top.join(directory));
-    let is_there = |name: &str| {
-        own.join(name).exists() || directories.iter().any(|it| it.join(name).exists())
-    };
+    let is_there =
+        |name: &str| own.join(name).exists() || directories.iter().any(|it| it.join(name).exists());
     STARTS.into_iter().map(|(_, name)| name).filter(|name| is_there(name)).collect()
 }
 
