@@ -46,8 +46,8 @@ pub(crate) struct SetupOptions {
     /// Also make the restore module MODULE-snapshots, in which clients read the snapshots
     #[arg(long)]
     pub(crate) restore: bool,
-    /// Also write drop-ins for the units of the rsync daemon, which let it make device files and let
-    /// hooks end when it is restarted
+    /// Also write drop-ins for the units of the rsync daemon, which let it make device files, and
+    /// let hooks end when it is restarted
     #[arg(long)]
     pub(crate) systemd: bool,
     /// Where these drop-ins go

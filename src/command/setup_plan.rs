@@ -209,9 +209,9 @@ fn ensure_sound(
     let target = Target::of_lost_directory(settings, Some(module.name.clone()), &module_path)?;
     if Some(target.root_path.as_path()) != module_path.parent() {
         return Err(Error::Usage(format!(
-            "the snapshots of module {} belong into {}, by `snapshot_root` of the policy or by what \
-             this machine remembers of it, and not into {}; nothing was written: change the policy, \
-             or write the module's section by hand",
+            "the snapshots of module {} belong into {}, by `snapshot_root` of the policy or by \
+             what this machine remembers of it, and not into {}; nothing was written: change the \
+             policy, or write the module's section by hand",
             escape(&module.name),
             escape_path(&target.root_path),
             escape_path(root)

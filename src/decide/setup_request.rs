@@ -47,8 +47,8 @@ pub(crate) fn path_refusal(path: &[u8]) -> Option<String> {
     match last.as_slice() {
         [] => Some("--path /: name a directory below it for this module".to_string()),
         [above @ .., b"latest"] => Some(format!(
-            "--path {shown}: name the directory around it, `--path /{}`: the module's own directory \
-             is `latest` in that one, and the snapshots appear beside it",
+            "--path {shown}: name the directory around it, `--path /{}`: the module's own \
+             directory is `latest` in that one, and the snapshots appear beside it",
             escape(&above.join(&b'/'))
         )),
         _ => None,
@@ -77,15 +77,16 @@ pub(crate) fn directory_refusal(shown: &str, found: &FoundDirectory) -> Option<S
     match (found.latest, found.others.first()) {
         (Some(EntryKind::Directory), _) | (None, None) => None,
         (Some(EntryKind::Symlink), _) => Some(format!(
-            "{shown}/latest is a symbolic link, so the snapshots would be beside the directory that \
-             it points to: name the directory around that one with --path"
+            "{shown}/latest is a symbolic link, so the snapshots would be beside the directory \
+             that it points to: name the directory around that one with --path"
         )),
         (Some(EntryKind::Other), _) => {
             Some(format!("{shown}/latest is no directory: move it away, or choose another --path"))
         }
         (None, Some(first)) => Some(format!(
             "{shown} has files in it, such as '{0}', and no directory `latest`: if clients push to \
-             it now, move the files into {shown}/latest; otherwise name a new directory with --path",
+             it now, move the files into {shown}/latest; otherwise name a new directory with \
+             --path",
             escape(first)
         )),
     }
