@@ -305,7 +305,7 @@ mod tests {
         for (case, files, expected) in [
             ("nothing", vec![], (true, true)),
             ("a conf", vec![conf("uid = root\n[other]\npath = /o")], (true, true)),
-            ("a conf that ends in the middle", vec![conf("[other]\npath = /o\\")], (true, true)),
+            ("a conf without a line break", vec![conf("[other]\npath = /o")], (true, true)),
             ("an include of no directory", vec![conf(include)], (true, false)),
             ("an include", vec![conf(include), ("rsyncd.d/x.conf", String::new())], (true, false)),
             ("a file without include", vec![conf(""), file(&section)], (false, true)),
@@ -353,6 +353,12 @@ mod tests {
                 vec![("rsyncd.conf", ""), ("rsyncd.d/old.conf", "[old]\npath = /o\n")],
                 "@/rsyncd.d/old.conf:1: with `&include @/rsyncd.d` in @/rsyncd.conf, module old \
                  would be served, too",
+            ),
+            // Whatever follows, this backslash would join the next line to the value.
+            (
+                vec![("rsyncd.conf", "[other]\npath = /o\\")],
+                "@/rsyncd.conf:1: with `&include @/rsyncd.d` in @/rsyncd.conf, module other would \
+                 change",
             ),
             (vec![("rsyncd.conf", "&include /not/there\n")], "No such file"),
         ] {
