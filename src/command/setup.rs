@@ -1,7 +1,7 @@
 //! `setup`: makes a module that clients can push to, with its directories, its secret and its
 //! sections in rsyncd.conf.
 //!
-//! Everything is decided before anything is written ([`setup_plan`](crate::command::setup_plan)),
+//! Everything is decided before anything is written ([`setup_plan`]),
 //! and [`run::setup`](crate::run::setup) says why the order of the writing is safe. The end is that
 //! of `check`, for the same module, with the configuration read anew.
 
