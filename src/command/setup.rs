@@ -1,9 +1,9 @@
 //! `setup`: makes a module that clients can push to, with its directories, its secret and its
 //! sections in rsyncd.conf.
 //!
-//! Everything is decided before anything is written ([`setup_plan`]),
-//! and [`run::setup`](crate::run::setup) says why the order of the writing is safe. The end is that
-//! of `check`, for the same module, with the configuration read anew.
+//! Everything is decided before anything is written ([`setup_plan`]), and
+//! [`run::setup`](crate::run::setup) says why the order of the writing is safe. The end is that of
+//! `check`, for the same module, with the configuration read anew.
 
 use std::cell::RefCell;
 use std::fs::File;
