@@ -62,7 +62,7 @@ _rsyncd_snapshot() {
     fi
     case $value_of in
         '') ;;
-        --to | --config | --rsyncd-conf | --policy | --output)
+        --to | --config | --rsyncd-conf | --policy | --output | --path | --unit-directory)
             compopt -o default 2>/dev/null
             return
             ;;

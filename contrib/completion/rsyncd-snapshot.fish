@@ -44,7 +44,7 @@ function __rsyncd_snapshot_offers
     end
     switch $value_of
         case ''
-        case --to --config --rsyncd-conf --policy
+        case --to --config --rsyncd-conf --policy --path --unit-directory
             __fish_complete_path "$current"
             return
         case '*'

@@ -11,6 +11,7 @@ use crate::cli::shared_arguments::{
 use crate::command::diff_options::{DIFF_HELP, DIFF_USAGE, DiffOptions};
 use crate::command::plan_options::PlanOptions;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
+use crate::command::setup_options::{SETUP_HELP, SetupOptions};
 use crate::command::versions::{VERSIONS_HELP, VERSIONS_USAGE, VersionsOptions};
 use crate::module::confine::WriteScope;
 
@@ -207,6 +208,15 @@ pub(crate) enum Command {
         #[arg(long)]
         expired: bool,
     },
+    /// Set up a module that clients can push to, with hooks, directories and a secret; or only show
+    /// how
+    #[command(after_help = SETUP_HELP)]
+    Setup {
+        #[command(flatten)]
+        options: SetupOptions,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Print the policy that takes over from a configuration of rotate-backups
     ImportPolicy {
         /// The configuration, such as /etc/rotate-backups.ini
@@ -245,6 +255,7 @@ impl Command {
                 None => WriteScope::Nothing,
             },
             Command::Restore { options, .. } => options.write_scope(),
+            Command::Setup { options, .. } => options.write_scope(),
             Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
             Command::Hold { .. } => WriteScope::Unconfined,
             _ => WriteScope::Roots,

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use clap::{Command, Parser};
 
-/// The examples of each command. `hold` and `restore` have more to say below their options, and
+/// The examples of each command. `hold`, `restore` and `setup` have more to say below their options, and
 /// have theirs there.
 const EXAMPLES: [(&str, &str); 15] = [
     (

@@ -100,7 +100,8 @@ pub fn main() -> ExitCode {
         crate::tell::progress::start();
     }
     let write_scope = line.command.as_ref().map_or(WriteScope::Roots, Command::write_scope);
-    let prober = is_check.then(Prober::start).flatten();
+    let probes = is_check || matches!(line.command, Some(Command::Setup { .. }));
+    let prober = probes.then(Prober::start).flatten();
     confine::drop_capabilities(write_scope);
     let mut settings = Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref());
     if line.command.as_ref().is_some_and(Command::only_looks) {
@@ -222,6 +223,9 @@ fn dispatch(
             let (module, json) = (modules.name(), format.apply());
             let options = CheckOptions { module, json, prometheus, output };
             return command::check::run(context, &options, prober);
+        }
+        Some(Command::Setup { options, format }) => {
+            command::setup::run(context, &options, format.apply(), prober)?
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };

@@ -68,12 +68,33 @@ pub(crate) fn run(
     options: &CheckOptions,
     prober: Option<Prober>,
 ) -> Result<u8, Error> {
-    let module = options.module;
     let output = options.output.map(OutputFile::open).transpose()?;
     if let Some(output) = &output {
         confine::to_output(output.directory());
     }
-    let prober = RefCell::new(prober);
+    let view = find(context, options.module, &RefCell::new(prober));
+    if options.prometheus {
+        let text = metrics::to_text(&view, Clock::System.now());
+        match output {
+            Some(output) => output.replace(&text)?,
+            None => print_whole(&text)?,
+        }
+        return Ok(Exit::Done.code());
+    }
+    let status = view.status;
+    match options.json {
+        true => print_json(true, &[view])?,
+        false => print_text(context, view)?,
+    }
+    Ok(status.code())
+}
+
+/// Checks one module or all, and returns what is found.
+pub(crate) fn find(
+    context: &Context,
+    module: Option<&OsStr>,
+    prober: &RefCell<Option<Prober>>,
+) -> CheckView {
     let conf = context.settings.rsyncd();
     let policies = config_findings::policies(&context.settings, module);
     let around = Surroundings {
@@ -81,7 +102,7 @@ pub(crate) fn run(
         noted: NotedPushes::of(&context.settings.memory),
         rsyncd: conf.as_ref().ok().map(|conf| RsyncdView {
             writers: Writers::of(conf),
-            doctor: Doctor::new(&context.settings, conf, &prober),
+            doctor: Doctor::new(&context.settings, conf, prober),
         }),
         ended_with_23: Cell::new(false),
         told_mistakes: config_findings::mistakes_of(&policies),
@@ -110,29 +131,22 @@ pub(crate) fn run(
     for finding in modules.iter_mut().flat_map(|module| &mut module.findings) {
         finding.message = with_options(&finding.message, &shared);
     }
-    let view = CheckView::new(modules);
-    let status = view.status;
-    if options.prometheus {
-        let text = metrics::to_text(&view, Clock::System.now());
-        match output {
-            Some(output) => output.replace(&text)?,
-            None => print_whole(&text)?,
-        }
-        return Ok(Exit::Done.code());
+    CheckView::new(modules)
+}
+
+/// Prints what is found for people.
+///
+/// # Errors
+/// If it cannot be printed.
+pub(crate) fn print_text(context: &Context, view: CheckView) -> Result<(), Error> {
+    if context.is_quiet() {
+        return print(&view.only_ill().to_text(false));
     }
-    let is_for_people = stdout().is_terminal();
-    match options.json {
-        true => print_json(true, &[view])?,
-        false if context.is_quiet() => print(&view.only_ill().to_text(false))?,
-        false => {
-            let text = view.to_text(context.level == Some(LevelFilter::Debug));
-            match is_for_people {
-                true => print(&text)?,
-                false => print(&with_performance_data(&text, &view.modules))?,
-            }
-        }
+    let text = view.to_text(context.level == Some(LevelFilter::Debug));
+    match stdout().is_terminal() {
+        true => print(&text),
+        false => print(&with_performance_data(&text, &view.modules)),
     }
-    Ok(status.code())
 }
 
 fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<CheckedModuleView> {

@@ -4,6 +4,7 @@
 //! accepted there.
 
 pub(crate) mod auth_users;
+pub(crate) mod conf_files;
 pub(crate) mod environment;
 pub(crate) mod hook_command;
 pub(crate) mod hook_policy;

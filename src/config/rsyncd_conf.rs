@@ -11,12 +11,12 @@
 //! so what stood before stays.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::conf_files::ConfFiles;
 use crate::config::refused_push::offers_only_reading;
 use crate::config::rsyncd_module::{
     ConfPlace, IgnoredBecause, IgnoredSetting, ModuleDirectory, ModuleParameters, RsyncdModule,
@@ -25,18 +25,14 @@ use crate::config::rsyncd_module::{
 use crate::config::rsyncd_parameters::{self, ParameterKind};
 use crate::config::rsyncd_syntax::{Statement, Statements};
 use crate::decide::root_overlap::ConfiguredModule;
-use crate::system::small_file;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::escape;
 
 /// Files that include each other deeper than this are a loop.
 const MAX_DEPTH: usize = 16;
 
 /// The number of files is limited, too: a file that includes itself twice doubles at each level.
 const MAX_FILES: usize = 4_096;
-
-/// A larger file is refused: a device may have no end.
-const MAX_BYTES: u64 = 16 << 20;
 
 /// The bytes with which some editors begin a file. rsync takes them for text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -70,7 +66,12 @@ pub(crate) enum Misread {
 impl RsyncdConf {
     /// Reads `file` and everything that it includes.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let mut reader = ConfReader::default();
+        RsyncdConf::read_from(&ConfFiles::default(), file)
+    }
+
+    /// [`read`](Self::read) with files that are planned.
+    pub(crate) fn read_from(files: &ConfFiles, file: &Path) -> Result<Self, Error> {
+        let mut reader = ConfReader::of(files);
         reader.read_file(file, 0)?;
         let remarks = std::mem::take(&mut reader.remarks);
         Ok(RsyncdConf { modules: reader.finish(), remarks })
@@ -98,8 +99,8 @@ impl RsyncdConf {
 }
 
 /// The modules and defaults that have been read so far.
-#[derive(Default)]
-struct ConfReader {
+struct ConfReader<'a> {
+    conf_files: &'a ConfFiles,
     modules: Vec<RsyncdModule>,
     defaults: ModuleParameters,
     /// The module whose section this is; `None` where parameters are defaults.
@@ -108,10 +109,21 @@ struct ConfReader {
     remarks: Vec<ConfRemark>,
 }
 
-impl ConfReader {
+impl<'a> ConfReader<'a> {
+    fn of(conf_files: &'a ConfFiles) -> Self {
+        ConfReader {
+            conf_files,
+            modules: Vec::new(),
+            defaults: ModuleParameters::default(),
+            current: None,
+            files: 0,
+            remarks: Vec::new(),
+        }
+    }
+
     fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
         self.files += 1;
-        let text = read_bytes(file, depth > 0)?;
+        let text = self.conf_files.read(file, depth > 0)?;
         let file: Arc<Path> = Arc::from(file);
         // rsync stops at a NUL without an error.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
@@ -241,7 +253,7 @@ impl ConfReader {
         let target = PathBuf::from(OsString::from_vec(value.to_vec()));
         let suffix = if is_include { ".conf" } else { ".inc" };
         let named = format!("&{} {}", escape(name), escape(value));
-        let (files, other) = match files_of(&target, suffix) {
+        let (files, other) = match self.conf_files.of(&target, suffix) {
             Ok(found) => found,
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
                 return Err(place.stops_rsync(&format!(
@@ -330,69 +342,10 @@ impl ConfPlace {
     }
 }
 
-/// Reads a file; `is_included`: by another one.
-fn read_bytes(file: &Path, is_included: bool) -> Result<Vec<u8>, Error> {
-    let refused = |problem| Error::RsyncdConf {
-        place: format!("cannot read {}", escape_path(file)),
-        problem,
-        stops_rsync: false,
-    };
-    let read = File::open(file).and_then(|opened| small_file::read_opened(&opened, MAX_BYTES + 1));
-    let read = read.or_else(|cause| match cause.kind() {
-        // A directory in one that is included is an empty file to rsync.
-        ErrorKind::IsADirectory if is_included => Ok(Vec::new()),
-        _ => Err(cause),
-    });
-    let text = read.map_err(|cause| match cause.kind() {
-        // A symbolic link in a directory that is included, which leads nowhere.
-        ErrorKind::NotFound if is_included => Error::RsyncdConf {
-            place: escape_path(file),
-            problem: format!(
-                "{cause}, at which rsync stops, so every connection fails; make that file, or \
-                 remove its link"
-            ),
-            stops_rsync: true,
-        },
-        ErrorKind::NotFound => refused(format!(
-            "{cause}; if rsyncd's configuration has another name, give it with `--rsyncd-conf FILE`"
-        )),
-        _ => refused(cause.to_string()),
-    })?;
-    match text.len() as u64 <= MAX_BYTES {
-        true => Ok(text),
-        false => Err(refused(format!(
-            "it has more than {} MiB and is not an rsyncd.conf",
-            MAX_BYTES >> 20
-        ))),
-    }
-}
-
-/// The files that a directive's target stands for: itself, or those in it whose names end so, in
-/// the order of their names. And one file in it that has another name.
-fn files_of(target: &Path, suffix: &str) -> io::Result<(Vec<PathBuf>, Option<PathBuf>)> {
-    let metadata = fs::metadata(target)?;
-    if metadata.is_file() {
-        return Ok((vec![target.to_path_buf()], None));
-    }
-    if !metadata.is_dir() {
-        return Err(io::Error::other("neither a file nor a directory"));
-    }
-    let (mut names, mut others) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(target)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        match name.as_bytes().ends_with(suffix.as_bytes()) {
-            true => names.push(name),
-            false if entry.file_type()?.is_file() => others.push(entry.path()),
-            false => {}
-        }
-    }
-    names.sort();
-    Ok((names.into_iter().map(|name| target.join(name)).collect(), others.into_iter().min()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A directory of configuration files; `@` in their text stands for the directory.

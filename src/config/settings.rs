@@ -125,6 +125,21 @@ impl Settings {
         Settings { memory: self.memory.clone(), ..other }
     }
 
+    /// The same files, read anew.
+    pub(crate) fn read_again(&self) -> Self {
+        let (names_policy, names_conf) = self.are_named;
+        let read = Settings::read(
+            names_policy.then_some(self.policy_file.as_path()),
+            names_conf.then_some(self.rsyncd_conf.as_path()),
+        );
+        Settings { memory: self.memory.clone(), read_hook: self.read_hook, ..read }
+    }
+
+    /// The same with `conf` in the place of rsyncd's configuration.
+    pub(crate) fn planning(&self, conf: RsyncdConf) -> Self {
+        Settings { rsyncd: OnceCell::from(Arc::new(conf)), ..self.read_again() }
+    }
+
     /// The options with which a command uses the same files, as a shell takes them.
     pub(crate) fn options(&self) -> String {
         let (names_policy, names_conf) = self.are_named;

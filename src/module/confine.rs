@@ -21,7 +21,8 @@
 //!   into a module. They make them in `.rsyncd-snapshot` and move them: a file that moves loses
 //!   rights, and gains none.
 //! * a restore into another directory may write there, and into no root at all;
-//! * `check --output` may make and remove files in the directory of that file.
+//! * `check --output` may make and remove files in the directory of that file;
+//! * `setup --write` may change the directories in or below which it makes directories and files.
 //!
 //! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of
 //! all this, the process works without it, and the debug log says how far the restriction goes.
@@ -65,6 +66,8 @@ pub enum WriteScope {
     Directory,
     /// A file that the administrator names for the output.
     OutputFile,
+    /// Directories in which directories and files of the server's configuration are made.
+    Configuration,
     /// All that the user of this process may change: it becomes another program.
     Unconfined,
 }
@@ -80,6 +83,7 @@ impl WriteScope {
             WriteScope::Nothing
             | WriteScope::Roots
             | WriteScope::OutputFile
+            | WriteScope::Configuration
             | WriteScope::Unconfined => KEPT,
         }
     }
@@ -172,30 +176,35 @@ pub(crate) fn to_reading<'a>(
     write_scope: WriteScope,
 ) {
     if write_scope != WriteScope::Unconfined {
-        confine(targets, read, write_scope, None);
+        confine(targets, read, write_scope, &[]);
     }
 }
 
 /// Confines this process to a restore into `directory`, with the right to write leases in the root
 /// `read`.
 pub(crate) fn to_directory(read: Option<&SnapshotRoot>, directory: BorrowedFd) {
-    confine([], read, WriteScope::Directory, Some(directory));
+    confine([], read, WriteScope::Directory, &[directory]);
 }
 
 /// Confines this process to replacing a file in `directory`.
 pub(crate) fn to_output(directory: BorrowedFd) {
-    confine([], [], WriteScope::OutputFile, Some(directory));
+    confine([], [], WriteScope::OutputFile, &[directory]);
+}
+
+/// Confines this process to changing what is in these directories and below them.
+pub(crate) fn to_configuration(directories: &[BorrowedFd]) {
+    confine([], [], WriteScope::Configuration, directories);
 }
 
 fn confine<'a>(
     targets: impl IntoIterator<Item = &'a Target>,
     read: impl IntoIterator<Item = &'a SnapshotRoot>,
     write_scope: WriteScope,
-    directory: Option<BorrowedFd>,
+    directories: &[BorrowedFd],
 ) {
     drop_capabilities(write_scope);
     let targets: Vec<&Target> = targets.into_iter().collect();
-    match restrict(&targets, read.into_iter().collect(), write_scope, directory) {
+    match restrict(&targets, read.into_iter().collect(), write_scope, directories) {
         Ok(status) => log::debug!("Landlock: {}", describe(&status)),
         Err(error) => log::info!("works without Landlock: {error}"),
     }
@@ -223,7 +232,7 @@ fn restrict(
     targets: &[&Target],
     read: Vec<&SnapshotRoot>,
     write_scope: WriteScope,
-    directory: Option<BorrowedFd>,
+    directories: &[BorrowedFd],
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         // Without this right nothing could be linked between two directories. A kernel that lacks
@@ -247,7 +256,7 @@ fn restrict(
             ruleset = allow(ruleset, leases.dir().directory, names() | contents())?;
         }
     }
-    if let Some(directory) = directory {
+    for directory in directories {
         let rights = match write_scope {
             WriteScope::OutputFile => AccessFs::MakeReg | AccessFs::RemoveFile | contents(),
             // Files are made in it and linked within it.

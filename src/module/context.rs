@@ -28,6 +28,16 @@ impl Context {
         self.level == Some(LevelFilter::Warn)
     }
 
+    /// The same with its files read anew.
+    pub(crate) fn reading_again(&self) -> Self {
+        Context {
+            settings: self.settings.read_again(),
+            level: self.level,
+            started: self.started.clone(),
+            write_scope: self.write_scope,
+        }
+    }
+
     /// The other modules of this machine, read for all modules that a command works on.
     pub(crate) fn other_modules(&self) -> OtherModules {
         OtherModules::read(&self.settings.memory, writable_modules(self.settings.rsyncd().ok()))

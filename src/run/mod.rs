@@ -28,6 +28,7 @@ pub(crate) mod rotate_by_hand;
 pub(crate) mod run_lock;
 pub(crate) mod scan;
 pub(crate) mod session;
+pub(crate) mod setup;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_sizes;
 pub(crate) mod transfer;

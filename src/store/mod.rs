@@ -5,6 +5,7 @@
 //! file of it is removed. [`publish`] and [`retire`] hold these two orders.
 
 pub(crate) mod completion;
+pub(crate) mod configuration_file;
 pub(crate) mod damage_file;
 pub(crate) mod dir;
 pub(crate) mod expected_pushes;

@@ -222,6 +222,20 @@ pub(crate) fn check_future(path: &Path, module_path: &Path) -> Result<PathBuf> {
     Ok(parent.to_path_buf())
 }
 
+/// Refuses a root of which nothing but the directories above it may exist yet, if it could not be
+/// used. `path` and `module_path` are without symbolic links.
+pub(crate) fn check_planned(path: &Path, module_path: &Path) -> Result<()> {
+    check_places(path, module_path)?;
+    let is_there = |above: &&Path| above.symlink_metadata().is_ok();
+    let nearest = path.ancestors().find(is_there).unwrap_or(Path::new("/"));
+    check_kind(path, kind_of(nearest).as_ref())?;
+    match nearest == path {
+        true => check_owner(path, &open_path(path)?),
+        false => open_path(nearest).map(|_| ()),
+    }
+    .map_err(|error| explained(path, error))
+}
+
 pub(crate) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
     let (problem, remedy) = without_hard_links(kind);
     refusal(path, problem, remedy)

@@ -39,6 +39,7 @@ mod rotate;
 mod rotate_guards;
 mod rsyncd_conf_differential;
 mod samba;
+mod setup;
 mod sizes;
 mod status;
 mod terminal;

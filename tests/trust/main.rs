@@ -16,3 +16,4 @@ mod privilege;
 mod repair;
 mod restore;
 mod roots;
+mod setup;

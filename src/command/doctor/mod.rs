@@ -20,7 +20,7 @@ pub(crate) mod hooks;
 mod host_word;
 mod hosts;
 mod identity;
-mod logins;
+pub(crate) mod logins;
 pub(crate) mod prober;
 pub(crate) mod prober_process;
 mod programs;
@@ -28,7 +28,7 @@ mod restore_modules;
 pub(crate) mod roots;
 mod server;
 mod startup;
-mod units;
+pub(crate) mod units;
 mod values;
 pub(crate) mod writing;
 
@@ -41,7 +41,7 @@ use std::rc::Rc;
 use crate::command::doctor::daemon::DaemonFacts;
 use crate::command::doctor::daemon_user::DaemonUser;
 use crate::command::doctor::hooks::{EARLY, ModuleHooks};
-use crate::command::doctor::logins::Secrets;
+use crate::command::doctor::logins::{Secrets, SecretsFile};
 use crate::command::doctor::prober::Prober;
 use crate::command::doctor::programs::Programs;
 use crate::command::doctor::roots::{PlannedRoot, PlannedRoots};
@@ -101,6 +101,11 @@ impl<'a> Doctor<'a> {
             hosts: OnceCell::new(),
             secrets: RefCell::default(),
         }
+    }
+
+    /// Takes this for what the secrets file at `path` holds: it is not written yet.
+    pub(crate) fn plan_secrets(&self, path: &Path, planned: SecretsFile) {
+        self.secrets.borrow_mut().insert(path.to_path_buf(), Secrets::Read(planned));
     }
 
     /// The hooks of a module.

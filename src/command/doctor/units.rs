@@ -24,6 +24,14 @@ const STARTS: [(&str, &str); 4] = [
     ("sockets.target.wants/rsyncd.socket", "rsyncd@.service"),
 ];
 
+/// Which units of rsync daemons there are below the directory `top`, or in the directory `own`.
+pub(crate) fn of_daemons(top: &Path, own: &Path) -> Vec<&'static str> {
+    let directories = DIRECTORIES.map(|directory| top.join(directory));
+    let is_there =
+        |name: &str| own.join(name).exists() || directories.iter().any(|it| it.join(name).exists());
+    STARTS.into_iter().map(|(_, name)| name).filter(|name| is_there(name)).collect()
+}
+
 /// The unit of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unit {
