@@ -222,7 +222,7 @@ fn ensure_sound(
         true => target.look_at_root().map(|_| ())?,
         false => root_checks::check_planned(&target.root_path, &module_path)?,
     }
-    found.extend(doctor.of_places(module, &target));
+    found.extend(doctor.of_places(module, &target, target.is_registered()));
     found.extend(doctor.root_access(Some(module), &target).into_iter().flat_map(|it| it.findings));
     let critical: Vec<&Finding> =
         found.iter().filter(|finding| finding.level == Severity::Critical).collect();

@@ -104,10 +104,11 @@ impl Site {
     }
 }
 
-/// Whether a message or the report says what could not be done, and with which file.
+/// Whether a message says what could not be done, or the report says so with the path of a file of
+/// ours.
 fn says_why(run: &Run) -> bool {
-    let text = format!("{}\n{}", run.stderr(), run.stdout());
-    text.lines().any(|line| line.split("cannot ").skip(1).any(|rest| rest.contains(" /")))
+    let names_file = |line: &str| line.split("cannot ").skip(1).any(|rest| rest.contains(" /"));
+    run.stderr().contains("cannot ") || run.stdout().lines().any(names_file)
 }
 
 /// For the fault that a directory of the module does not get its time back.
