@@ -6,8 +6,8 @@ use std::ffi::OsString;
 
 use clap::{Command, Parser};
 
-/// The examples of each command. `hold`, `restore` and `setup` have more to say below their options, and
-/// have theirs there.
+/// The examples of each command. `hold`, `restore` and `setup` have more to say below their
+/// options, and have theirs there.
 const EXAMPLES: [(&str, &str); 15] = [
     (
         "pre-xfer",

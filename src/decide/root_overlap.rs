@@ -115,7 +115,8 @@ fn is_inside_snapshots(module: &Path, root: &Path, is_ours: IsOurs) -> bool {
 pub enum Opener {
     /// A transfer that writes, or that may write.
     Push,
-    /// A download, a listing, a dry run, a question for the health, or a push that rsyncd does not let write.
+    /// A download, a listing, a dry run, a question for the health, or a push that rsyncd does not
+    /// let write.
     Reader,
     /// An administrator who asks for a snapshot.
     Snapshot,

@@ -165,8 +165,8 @@ mod tests {
         expected.split('`').skip(1).step_by(2).map(str::to_string).collect()
     }
 
-    /// An earlier version refuses a key that it does not know, and takes the file for damaged, unless
-    /// the number tells it that the file is newer.
+    /// An earlier version refuses a key that it does not know, and takes the file for damaged,
+    /// unless the number tells it that the file is newer.
     #[test]
     fn a_new_key_takes_a_new_format() {
         assert_eq!(FORMAT, 1, "list the keys of the new format");

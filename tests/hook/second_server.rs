@@ -35,8 +35,8 @@ fn copy(second: &Module, daemon: &Daemon, to: &Path) -> Run {
     let wrapper = programs.join("rsyncd-snapshot");
     let (state, runtime) = (second.state_directory(), second.runtime_directory());
     let text = format!(
-        "#!/bin/sh\nexport RSYNCD_SNAPSHOT_STATE_DIRECTORY='{}' RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY='{}'\n\
-         exec {} \"$@\"\n",
+        "#!/bin/sh\nexport RSYNCD_SNAPSHOT_STATE_DIRECTORY='{}'\n\
+         export RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY='{}'\nexec {} \"$@\"\n",
         state.display(),
         runtime.display(),
         program(second)

@@ -1,5 +1,5 @@
-//! A `setup` that is killed, or gets an error, at any change: a daemon never serves a module that is not ready,
-//! and the next `setup` does the rest.
+//! A `setup` that is killed, or gets an error, at any change: a daemon never serves a module that
+//! is not ready, and the next `setup` does the rest.
 
 use crate::support;
 
