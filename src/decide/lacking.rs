@@ -9,6 +9,7 @@
 //! lacks entries may have held the file, has it under fewer names than another tree, and was last
 //! changed no earlier.
 
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::damage::NameSum;
 
 /// What a walk through a snapshot has found.
@@ -107,7 +108,9 @@ impl LostLinks {
     ) -> bool {
         let was_renamed =
             |other: NameSum| self.has_others && other != NameSum::default() && other != here;
-        (self.began_ns..=self.last_change_ns).contains(&at_ns)
+        // The kernel stamps the directory first, and then the file whose link it removes.
+        let last_ns = self.last_change_ns.saturating_add(STAMP_LAG_NS);
+        (self.began_ns..=last_ns).contains(&at_ns)
             && linked_ns.is_none_or(|linked| linked <= self.began_ns)
             && others.iter().any(|other| here.is_fewer_than(*other) || was_renamed(*other))
     }
@@ -171,7 +174,9 @@ mod tests {
             (20, Some(10), (none, [none, one, none]), true),
             (10, None, (none, [one, one, none]), true),
             (15, Some(10), (none, [none, none, one]), true),
-            (21, Some(10), (none, [one, one, none]), false),
+            // The clock went on between the directory's stamp and the file's.
+            (21, Some(10), (none, [one, one, none]), true),
+            (21 + STAMP_LAG_NS, Some(10), (none, [one, one, none]), false),
             (9, Some(10), (none, [one, one, none]), false),
             (15, Some(11), (none, [one, one, none]), false),
             (15, Some(10), (one, [one, one, one]), false),

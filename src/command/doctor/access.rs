@@ -101,8 +101,10 @@ impl Doctor<'_> {
         if files::max_connections(module) < 1 {
             return None;
         }
-        let path = match module.get("lock file").filter(|value| !value.is_empty()) {
+        let path = match module.get("lock file") {
             None => PathBuf::from(LOCK_FILE),
+            // That it is empty is told as a mistake of its own.
+            Some(b"") => return None,
             Some(_) => files::named(module, "lock file").filter(|path| path.is_absolute())?,
         };
         let is_there = is_responsive(&path) && fs::symlink_metadata(&path).is_ok();
