@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::store::format::FORMAT;
+use crate::store::format::{FORMAT, FORMAT_WITH_METHOD};
 
 /// The commit that it was built from; `packaging/build` sets it.
 const COMMIT: Option<&str> = option_env!("RSYNCD_SNAPSHOT_COMMIT");
@@ -16,8 +16,8 @@ pub(crate) static DETAILS: LazyLock<String> = LazyLock::new(|| {
         _ => "with the C library of the system",
     };
     format!(
-        "{}\ncommit: {commit}\nbuilt for: {}, {libc}\nsnapshots by: hard links\n\
-         format of the files in a snapshot root: {FORMAT}",
+        "{}\ncommit: {commit}\nbuilt for: {}, {libc}\nsnapshots by: hard links, btrfs\n\
+         format of the files in a snapshot root: {FORMAT}; with btrfs: {FORMAT_WITH_METHOD}",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH,
     )

@@ -6,12 +6,11 @@
 
 use crate::decide::free_space::bytes_text;
 use crate::decide::snapshot_verdict::Decision;
-use crate::engine::usage::{self, Usage, UsageTree};
-use crate::run::free_space::tree;
-use crate::store::dir::Dir;
-use crate::store::layout::Subdir;
+use crate::engine::usage::Usage;
+use crate::run::free_space::freed;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
 use crate::store::snapshots::SnapshotList;
 
 /// Trees with more entries than this are counted only with `--sizes`.
@@ -23,8 +22,11 @@ pub(crate) struct FreedSpace {
     pub snapshots: usize,
     /// How many snapshots are retired already.
     pub retired: usize,
-    /// The space that all of them free together; `None` if they have too many entries to count.
+    /// The space that all of them free together; `None` if they have too many entries to count, or
+    /// if some are subvolumes.
     pub usage: Option<Usage>,
+    /// Whether some are subvolumes, of which it is not known what they free.
+    pub has_subvolumes: bool,
 }
 
 /// Counts what the expiry frees, up to [`USUAL_MAX_ENTRIES`] entries unless `any_size`.
@@ -35,21 +37,23 @@ pub(crate) fn count(
     any_size: bool,
 ) -> FreedSpace {
     // A root that is not registered has no `expired/` yet.
-    let expired = if root.is_registered() { root.subdir(Subdir::Expired).ok() } else { None };
+    let expired = match root.is_registered() {
+        true => OpenShelf::open(root, Shelf::Expired).ok(),
+        false => None,
+    };
     let retired =
         if expired.is_some() { retire::retired(root).unwrap_or_default() } else { Vec::new() };
     let going: Vec<&str> =
         decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
 
-    let in_root = Dir { directory: root.directory(), path: &root.path };
-    let mut trees: Vec<UsageTree> = going.iter().map(|name| tree(in_root, name)).collect();
-    if let Some(expired) = &expired {
-        trees.extend(retired.iter().map(|name| tree(expired.dir(), name)));
-    }
+    let visible = going.iter().map(|name| root.visible(name));
+    let hidden = expired.iter().flat_map(|expired| retired.iter().map(|name| expired.slot(name)));
+    let trees: Vec<Slot> = visible.chain(hidden).collect();
     let max_entries = (!any_size).then_some(USUAL_MAX_ENTRIES);
     let is_too_much = max_entries.is_some_and(|max| recorded_entries(list, &going) > max);
-    let usage = if is_too_much { None } else { usage::freed(&trees, max_entries) };
-    FreedSpace { snapshots: going.len(), retired: retired.len(), usage }
+    let has_subvolumes = trees.iter().any(|slot| slot.is_subvolume(root));
+    let usage = if is_too_much { None } else { freed(root, trees, max_entries) };
+    FreedSpace { snapshots: going.len(), retired: retired.len(), usage, has_subvolumes }
 }
 
 /// What a removal has freed, or in a dry run would free, as one line.

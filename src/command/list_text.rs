@@ -97,7 +97,8 @@ impl ListView {
     /// The lines below the table: what all of it takes, and the free space.
     fn totals(&self, is_terminal: bool) -> String {
         let mut text = String::new();
-        if self.snapshots.iter().any(|item| item.size.is_some_and(|size| !size.is_exact)) {
+        let is_bound = |size: &SnapshotSize| size.alone_bytes.is_some() && !size.is_exact;
+        if self.snapshots.iter().any(|item| item.size.as_ref().is_some_and(is_bound)) {
             text += "ALONE is what a removal frees; > at least that, for the module or a neighbour \
                      may have changed since it was counted\n";
         }
@@ -106,11 +107,16 @@ impl ListView {
                 "0s" => String::new(),
                 ago => format!("as counted {ago} ago, "),
             };
-            text += &format!(
-                "{when}the module and its snapshots take {}, {} of it only in snapshots\n",
-                HumanBytes(sizes.total_bytes),
-                HumanBytes(sizes.history_bytes),
-            );
+            text += &match (sizes.total_bytes, sizes.history_bytes) {
+                (Some(total), Some(history)) => format!(
+                    "{when}the module and its snapshots take {}, {} of it only in snapshots\n",
+                    HumanBytes(total),
+                    HumanBytes(history),
+                ),
+                _ => "what btrfs snapshots take is not known; ALONE is, with `btrfs quota \
+                      enable`\n"
+                    .to_string(),
+            };
         } else if is_terminal && !self.snapshots.is_empty() {
             text += "(--sizes counts what each snapshot takes alone)\n";
         }
@@ -140,7 +146,7 @@ fn bytes(bytes: Option<u64>) -> String {
 
 fn alone(size: &SnapshotSize) -> String {
     let sign = if size.is_exact { "" } else { ">" };
-    format!("{sign}{}", HumanBytes(size.alone_bytes))
+    size.alone_bytes.map_or_else(unknown, |bytes| format!("{sign}{}", HumanBytes(bytes)))
 }
 
 fn grade(item: &ListedSnapshotView) -> String {

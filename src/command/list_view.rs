@@ -77,8 +77,8 @@ pub(crate) struct ListView {
 #[derive(Debug, Serialize)]
 pub(crate) struct SizesView {
     sizes_counted: String,
-    pub(crate) total_bytes: u64,
-    pub(crate) history_bytes: u64,
+    pub(crate) total_bytes: Option<u64>,
+    pub(crate) history_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -171,8 +171,8 @@ impl ListView {
             let size = size_now(counted, trees, newest.as_deref());
             item.size = Some(size);
             item.size_bytes = Some(size.size_bytes);
-            item.alone_bytes = Some(size.alone_bytes);
-            item.alone_is_exact = Some(size.is_exact);
+            item.alone_bytes = size.alone_bytes;
+            item.alone_is_exact = size.alone_bytes.map(|_| size.is_exact);
         }
         self.counted_ago = Some(roughly(now - sizes.time));
         self.sizes = Some(SizesView {

@@ -46,6 +46,9 @@ pub(crate) struct TotalsView {
     pub(crate) to_confirm: Option<(usize, usize)>,
     pub(crate) bytes_freed: Option<u64>,
     pub(crate) entries_freed: Option<u64>,
+    /// Whether these numbers cannot be known, since some of the snapshots are subvolumes.
+    #[serde(skip)]
+    pub(crate) has_subvolumes: bool,
     pub(crate) unreadable: u64,
     pub(crate) retired: usize,
 }
@@ -183,6 +186,7 @@ impl TotalsView {
             },
             bytes_freed: usage.map(|usage| usage.bytes),
             entries_freed: usage.map(|usage| usage.entries),
+            has_subvolumes: effect.freed.has_subvolumes,
             unreadable: usage.map_or(0, |usage| usage.unreadable),
             retired: effect.freed.retired,
         }

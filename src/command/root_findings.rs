@@ -37,9 +37,11 @@ use crate::store::ledger::Ledger;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::root_checks;
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
+use crate::system::mounts::Mounts;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
@@ -177,9 +179,32 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     let leases = Leases::look(&root)?;
     findings.note(FindingId::Lease, long_leases(&leases, lease_terms(target, now)));
     findings.note(FindingId::FileSystem, root.file_system_advice());
+    findings.note(FindingId::FileSystem, method_notes(&root));
 
     findings.0.extend(ages.findings(root.is_registered()));
     Ok(findings.0)
+}
+
+/// How the snapshots of a root are made that are no hard links, and what would make that quicker.
+fn method_notes(root: &SnapshotRoot) -> Option<String> {
+    if root.method() != SnapshotMethod::Subvolumes {
+        return None;
+    }
+    let mounts = Mounts::read()?;
+    let mut note = "its snapshots are btrfs snapshots".to_string();
+    if !mounts.may_remove_subvolumes(&root.path) {
+        note.push_str(
+            "; they are removed file by file, since the file system is mounted without \
+             `user_subvol_rm_allowed`",
+        );
+    }
+    if !mounts.has_no_access_times(&root.module_path) {
+        note.push_str(
+            "; once files of the module have been read, a run looks at all of them, since it is \
+             mounted without `noatime`",
+        );
+    }
+    Some(note)
 }
 
 fn is_missing(path: &Path) -> bool {

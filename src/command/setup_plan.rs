@@ -32,7 +32,7 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::setup::{SetupChange, SetupStep};
 use crate::store::configuration_file as file;
-use crate::store::layout::PRIVATE;
+use crate::store::layout::is_private;
 use crate::store::root_checks;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
@@ -161,7 +161,8 @@ fn found_refusal(root: &Path) -> Result<Option<String>> {
     };
     let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     let is_usual = |name: &[u8]| {
-        [LATEST.as_bytes(), PRIVATE.as_bytes(), LOST_AND_FOUND].contains(&name)
+        [LATEST.as_bytes(), LOST_AND_FOUND].contains(&name)
+            || is_private(name)
             || SnapshotName::parse(name, &Zone::utc()).is_some()
     };
     let others = names.iter().map(|name| name.as_bytes()).filter(|name| !is_usual(name));

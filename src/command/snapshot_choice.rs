@@ -26,9 +26,10 @@ use crate::module::known_modules::{Needs, resolved_for};
 use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::run::restore_source::{named_snapshot, snapshot_names};
-use crate::store::layout::{PRIVATE, Subdir};
+use crate::store::layout::PRIVATE;
 use crate::store::memory::path_of;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::Shelf;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
@@ -373,7 +374,7 @@ fn pick(place: Place, wish: SnapshotWish, shown: &OsStr) -> Result<ChosenSnapsho
     };
     // Another word, such as `..`, may be a path to some directory.
     let retired = is_snapshot_name(shown.as_bytes())
-        && place.root_path.join(PRIVATE).join(Subdir::Expired.name()).join(shown).is_dir();
+        && Shelf::Expired.paths(&place.root_path, shown).iter().any(|path| path.is_dir());
     let complete = newest_up_to(&names, DateTime::<Utc>::MAX_UTC);
     let shown = escape(shown.as_bytes());
     let (problem, remedy) = match (wish, complete, names.first()) {

@@ -74,6 +74,8 @@ struct VerifyView {
     module: Option<String>,
     snapshot_root: String,
     snapshots: usize,
+    subvolumes: usize,
+    changed_subvolumes: Vec<String>,
     damaged_snapshots: usize,
     files: u64,
     new_in_catalogue: u64,
@@ -176,6 +178,8 @@ impl VerifyView {
             module: target.name.as_deref().map(escape),
             snapshot_root: escape_path(&target.root_path),
             snapshots: verified.snapshots,
+            subvolumes: verified.subvolumes,
+            changed_subvolumes: verified.changed_subvolumes.clone(),
             damaged_snapshots: verified.damaged_snapshots(),
             files: verified.inodes,
             new_in_catalogue: verified.unknown,
@@ -297,7 +301,21 @@ impl VerifyView {
                 )
             }),
             self.file_system.clone(),
-            (!self.change_times).then(|| {
+            (self.subvolumes > 0).then(|| {
+                format!(
+                    "{} of btrfs not compared: nothing can be changed there, and `btrfs scrub` \
+                     checks the content on the disk",
+                    counted(self.subvolumes, "read-only snapshot")
+                )
+            }),
+            (!self.changed_subvolumes.is_empty()).then(|| {
+                format!(
+                    "these btrfs snapshots can be or were written to, so they may not be what was \
+                     backed up: {}",
+                    self.changed_subvolumes.join(", ")
+                )
+            }),
+            (!self.change_times && (self.snapshots > 0 || self.subvolumes == 0)).then(|| {
                 let why = match self.has_lost_windows {
                     true => {
                         ", since it is not known when earlier runs made links: inodes/windows is \

@@ -274,7 +274,7 @@ mod tests {
     use crate::decide::free_space::FreeSpace;
     use crate::decide::frequency::SlotCount;
     use crate::decide::partial_dirs::PartialDirs;
-    use crate::decide::policy::{IoNice, Prefer};
+    use crate::decide::policy::{IoNice, MethodChoice, Prefer};
 
     fn parse(text: &str) -> Result<Policies, Vec<String>> {
         Policies::parse(Path::new("p.toml"), text)
@@ -339,6 +339,7 @@ mod tests {
             snapshot_on_exit = [-1, 0, 255]
             partial_on_exit = [23, 24]
             snapshot_root = "/srv/{module}"
+            method = "btrfs"
             lock_wait = "0s"
             min_interval = "5m"
             max_defer = "2h"
@@ -376,6 +377,7 @@ mod tests {
             snapshot_on_exit: vec![-1, 0, 255],
             partial_on_exit: vec![23, 24],
             snapshot_root: Some("/srv/{module}".to_string()),
+            method: MethodChoice::Btrfs,
             lock_wait: DurationText::from_seconds(0),
             min_interval: DurationText::from_seconds(300),
             max_defer: DurationText::from_seconds(7_200),

@@ -3,12 +3,12 @@
 use crate::config::policy_value::{PolicyValue, ValueResult};
 use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::partial_dirs::PartialDirs;
-use crate::decide::policy::{IoNice, Policy, Prefer};
+use crate::decide::policy::{IoNice, MethodChoice, Policy, Prefer};
 
 /// Reads one key's value into a policy.
 pub(crate) type SetKey = fn(&mut Policy, &PolicyValue) -> ValueResult<()>;
 
-pub(crate) const KEYS: [(&str, SetKey); 30] = [
+pub(crate) const KEYS: [(&str, SetKey); 31] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -25,6 +25,7 @@ pub(crate) const KEYS: [(&str, SetKey); 30] = [
         value.statuses().map(|statuses| policy.partial_on_exit = statuses)
     }),
     (SNAPSHOT_ROOT, |policy, value| value.root().map(|root| policy.snapshot_root = Some(root))),
+    (METHOD, |policy, value| value.one_of(&METHODS).map(|method| policy.method = method)),
     ("lock_wait", |policy, value| value.span().map(|span| policy.lock_wait = span)),
     ("min_interval", |policy, value| value.span().map(|span| policy.min_interval = span)),
     ("max_defer", |policy, value| value.span().map(|span| policy.max_defer = span)),
@@ -65,6 +66,14 @@ pub(crate) const SNAPSHOT_ON_EXIT: &str = "snapshot_on_exit";
 pub(crate) const PARTIAL_ON_EXIT: &str = "partial_on_exit";
 
 pub(crate) const SNAPSHOT_ROOT: &str = "snapshot_root";
+
+pub(crate) const METHOD: &str = "method";
+
+pub(crate) const METHODS: [(&str, MethodChoice); 3] = [
+    ("auto", MethodChoice::Auto),
+    ("hardlink", MethodChoice::HardLink),
+    ("btrfs", MethodChoice::Btrfs),
+];
 
 pub(crate) const PREFER: [(&str, Prefer); 2] =
     [("oldest", Prefer::Oldest), ("newest", Prefer::Newest)];

@@ -5,7 +5,7 @@
 //! equal change times. Longer margins than one tick cost little and allow for a busy machine.
 
 /// The longest tick in nanoseconds: Linux is built with `HZ` of at least 100.
-const TICK_NS: i64 = 10_000_000;
+pub(crate) const TICK_NS: i64 = 10_000_000;
 
 /// How far, in nanoseconds, a change time may lie before the moment of the change.
 pub(crate) const STAMP_LAG_NS: i64 = 2 * TICK_NS;

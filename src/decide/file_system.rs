@@ -42,6 +42,11 @@ impl FileSystemType {
         }
     }
 
+    /// Whether trees in it can be subvolumes.
+    pub fn is_btrfs(&self) -> bool {
+        self.0 == "btrfs"
+    }
+
     /// Whether calls are answered by a server or a program, which may be dead.
     pub fn is_served(&self) -> bool {
         const SERVED: [&str; 14] = [

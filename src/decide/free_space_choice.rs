@@ -74,15 +74,21 @@ pub fn choose(candidates: &SpaceCandidates, missing: u64) -> SpaceChoice {
         .collect();
     let base: u64 = of_retired.iter().map(|gain| gain.bytes).sum();
     let (window, bytes) = best_window(&of_kept, kept, max_kept, missing - base.min(missing));
-    let helps = |bytes: u64| bytes > 0 && bytes.saturating_mul(HELPS_FROM) >= missing;
     let is_enough = base.saturating_add(bytes) >= missing;
     match () {
-        () if is_enough || helps(bytes) => {
+        () if is_enough || helps(bytes, missing) => {
             SpaceChoice::Remove { retired: 0..retired, kept: window, is_enough }
         }
-        () if helps(base) => SpaceChoice::Remove { retired: 0..retired, kept: 0..0, is_enough },
+        () if helps(base, missing) => {
+            SpaceChoice::Remove { retired: 0..retired, kept: 0..0, is_enough }
+        }
         () => SpaceChoice::TooLittle(base.saturating_add(bytes)),
     }
+}
+
+/// Whether `bytes` that become free help if so many are `missing`.
+pub fn helps(bytes: u64, missing: u64) -> bool {
+    bytes > 0 && bytes.saturating_mul(HELPS_FROM) >= missing
 }
 
 /// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the shortest

@@ -35,6 +35,18 @@ pub enum IoNice {
     BestEffort,
 }
 
+/// How the snapshots of a module are to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MethodChoice {
+    /// As those that are there; in a new root as btrfs snapshots if the module is a subvolume, else
+    /// of hard links.
+    Auto,
+    /// Of hard links.
+    HardLink,
+    /// As read-only snapshots of the module's btrfs subvolume.
+    Btrfs,
+}
+
 /// Everything that can be set for a module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -67,6 +79,8 @@ pub struct Policy {
     /// Where snapshots live, an absolute path; `{module}` stands for the module's name.
     /// `None` is the module directory's parent.
     pub snapshot_root: Option<String>,
+    /// How snapshots are made.
+    pub method: MethodChoice,
     /// How long to wait for the lock.
     pub lock_wait: DurationText,
     /// Pushes closer together make one snapshot.
@@ -147,6 +161,7 @@ impl Default for Policy {
             snapshot_on_exit: vec![0, 24],
             partial_on_exit: Vec::new(),
             snapshot_root: None,
+            method: MethodChoice::Auto,
             lock_wait: DurationText::from_seconds(600),
             min_interval: DurationText::from_seconds(0),
             max_defer: DurationText::from_seconds(3_600),

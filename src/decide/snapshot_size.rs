@@ -10,6 +10,9 @@
 //! of a direct neighbour changes what a snapshot takes alone: while both neighbours are the same,
 //! the number is exact. The newest snapshot shares files with the module, which changes at any
 //! time, so its number is a lower bound.
+//!
+//! What a btrfs snapshot takes alone is known only to the file system, and only while its quotas are
+//! on.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +23,9 @@ pub struct CountedSnapshot {
     pub name: String,
     /// The size of its files together, each inode counted once.
     pub size_bytes: u64,
-    /// What its removal would have freed.
-    pub alone_bytes: u64,
+    /// What its removal would have freed; none if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone_bytes: Option<u64>,
     /// The tree before it, by time, at the time of the count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
@@ -35,8 +39,8 @@ pub struct CountedSnapshot {
 pub struct SnapshotSize {
     /// The size of its files together.
     pub size_bytes: u64,
-    /// What its removal frees.
-    pub alone_bytes: u64,
+    /// What its removal frees; none if that is not known.
+    pub alone_bytes: Option<u64>,
     /// Whether that is exact; otherwise it frees at least as much.
     pub is_exact: bool,
 }
@@ -69,7 +73,7 @@ mod tests {
         let counted = CountedSnapshot {
             name: "c".into(),
             size_bytes: 9,
-            alone_bytes: 4,
+            alone_bytes: Some(4),
             before: Some("b".into()),
             after: Some("d".into()),
         };
@@ -86,7 +90,7 @@ mod tests {
         ] {
             let size = size_now(&counted, trees, Some(newest));
             assert_eq!(size.is_exact, expected, "{trees:?}");
-            assert_eq!((size.size_bytes, size.alone_bytes), (9, 4));
+            assert_eq!((size.size_bytes, size.alone_bytes), (9, Some(4)));
         }
     }
 
@@ -95,7 +99,7 @@ mod tests {
         let counted = CountedSnapshot {
             name: "b".into(),
             size_bytes: 9,
-            alone_bytes: 4,
+            alone_bytes: Some(4),
             before: Some("a".into()),
             after: None,
         };

@@ -25,6 +25,7 @@ pub(crate) mod diff;
 pub(crate) mod difference;
 pub(crate) mod former_mount_point;
 pub(crate) mod frames;
+pub(crate) mod frozen_survey;
 pub(crate) mod index;
 pub(crate) mod inodes;
 pub(crate) mod listing;

@@ -33,6 +33,7 @@ use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::registration::Registration;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
@@ -61,6 +62,9 @@ pub(crate) fn refused(
     let is_harmless = arguments.rewriting.is_empty() && arguments.partial_dirs.is_empty();
     // Few pushes rewrite files; for all others no search is needed.
     if is_harmless || !arguments.kind.writes() {
+        return None;
+    }
+    if root.is_some_and(|root| shares_nothing(target, settings, root)) {
         return None;
     }
     let policy = &target.policy;
@@ -172,11 +176,18 @@ fn has_unshared_partial_dirs(target: &Target, root: &SnapshotRoot, dirs: &Partia
     record.is_some_and(|record| record.proves_unshared(dirs))
 }
 
+/// Whether no snapshot can share files with the module: it is a subvolume, whose files have no name
+/// outside of it, and no other root has snapshots of what is in it.
+fn shares_nothing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> bool {
+    let is_in_module = |other: &PathBuf| other.starts_with(&target.module_path);
+    root.method().is_instant() && !other_roots(target, settings).iter().any(is_in_module)
+}
+
 /// How many snapshots share files with the module: visible, retired, and in staging.
 fn sharing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Sharing {
     let count = || -> Result<usize> {
         let visible = SnapshotList::read(root, &target.policy.time_zone)?.items.len();
-        let staged = names_in(root.subdir(Subdir::Staging)?.dir())?.len();
+        let staged = OpenShelf::open(root, Shelf::Staging)?.names()?.len();
         let own = visible + retire::retired(root)?.len() + staged.min(1);
         let others = other_roots(target, settings);
         others.iter().try_fold(own, |sum, other| Ok(sum + snapshots_in(other, target)?))

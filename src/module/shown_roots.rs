@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::decide::arguments::read_paths::ReadPaths;
 use crate::decide::name::SnapshotName;
+use crate::decide::policy::MethodChoice;
 use crate::decide::zone::Zone;
-use crate::store::layout::PRIVATE;
+use crate::store::layout::is_private;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::memory::{MachineMemory, path_of};
 use crate::store::root::{RootAccess, SnapshotRoot};
@@ -44,7 +45,8 @@ impl ShownRoot {
             path: escape_path(&self.path),
             problem: "it is registered for a path that cannot be read".to_string(),
         })?;
-        SnapshotRoot::open(&self.path, &module, None, RootAccess::Registered)
+        let access = RootAccess::Registered;
+        SnapshotRoot::open(&self.path, &module, None, access, MethodChoice::Auto)
     }
 }
 
@@ -228,7 +230,7 @@ fn is_nowhere(cause: &std::io::Error) -> bool {
 /// The snapshots that the directory `name` of a root leads to. None for a name that no snapshot
 /// has, such as that of the live tree.
 fn snapshots_by(name: &OsStr) -> Option<LeasedSnapshots> {
-    if name == PRIVATE {
+    if is_private(name.as_bytes()) {
         return Some(LeasedSnapshots::All);
     }
     SnapshotName::parse(name.as_bytes(), &Zone::utc()).map(|name| LeasedSnapshots::one(&name.text))

@@ -299,7 +299,7 @@ impl Target {
     /// # Errors
     /// If the root could not be used there.
     pub(crate) fn check_future_root(&self) -> Result<PathBuf> {
-        root_checks::check_future(&self.root_path, &self.module_path)
+        root_checks::check_future(&self.root_path, &self.module_path, self.policy.method)
     }
 
     /// Opens and checks the root for work on it; registers it if its opener may do that.
@@ -340,7 +340,8 @@ impl Target {
 
     fn open_with(&self, access: RootAccess) -> Result<SnapshotRoot> {
         let name = self.name.as_deref();
-        let opened = SnapshotRoot::open(&self.root_path, &self.module_path, name, access);
+        let method = self.policy.method;
+        let opened = SnapshotRoot::open(&self.root_path, &self.module_path, name, access, method);
         let root = opened.map_err(|error| match error {
             Error::Unregistered { path } => self.not_registered(path),
             error => error,

@@ -1,6 +1,6 @@
 //! What one attempt to take a snapshot knows of the root, and what it has seen of the live tree.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -16,6 +16,7 @@ use crate::run::session::Session;
 use crate::store::dir::{self, Dir, OwnedDir};
 use crate::store::gate::Gate;
 use crate::store::inode_log::changed_in_place::InPlaceChanges;
+use crate::store::publish::FrozenTree;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::tell::error::Result;
@@ -51,6 +52,17 @@ pub(crate) struct SnapshotAttempt<'a> {
     /// The files that pushes changed in place. `None` if no push has rewritten files since the last
     /// run.
     pub(crate) in_place: Option<InPlaceChanges>,
+    /// The module as it was at one instant, once the method has made that.
+    pub(crate) frozen: OnceCell<FrozenModule>,
+}
+
+/// The module as it was at one instant, and what was known then.
+pub(crate) struct FrozenModule {
+    pub(crate) tree: FrozenTree,
+    /// The state just after that instant, when no push had begun since.
+    pub(crate) state: State,
+    /// What the client said in the module.
+    pub(crate) completion: ClientCompletion,
 }
 
 impl SnapshotAttempt<'_> {

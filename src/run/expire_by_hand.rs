@@ -13,26 +13,24 @@ use crate::decide::expire_by_hand::{ExpireFacts, RetiredSnapshot, refusals};
 use crate::decide::grade::Grade;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::ExpiryPause;
-use crate::engine::obstacle::obstacles_in;
-use crate::engine::usage::{Usage, UsageTree, freed};
+use crate::engine::usage::Usage;
 use crate::run::disposal::grace_unnoted;
+use crate::run::free_space::freed;
 use crate::run::request::Request;
 use crate::run::rotate::{ExaminedRoot, examine};
 use crate::run::run_lock::RunLock;
 use crate::run::session::{Session, lease_terms};
 use crate::run::vanished::{self, retired_names};
-use crate::store::dir::{c_name, names_in};
-use crate::store::layout::Subdir;
 use crate::store::leases::Leases;
 use crate::store::leftovers::clear_staging;
 use crate::store::pinning::is_visible;
 use crate::store::retire::{self, LeaseRule};
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
 use crate::store::state::State;
 use crate::store::unremovable;
 use crate::system::mounts::note_mounts_below;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
 use crate::tell::progress;
 
 /// What the administrator asks for.
@@ -197,21 +195,19 @@ pub(crate) fn half_removed(root: &SnapshotRoot) -> Result<Vec<String>> {
     if !root.is_registered() {
         return Ok(Vec::new());
     }
-    names_in(root.subdir(Subdir::Staging)?.dir())
+    OpenShelf::open(root, Shelf::Staging)?.names()
 }
 
 /// The named snapshots that cannot be removed as a whole, with what is in the way.
 fn blocked(root: &SnapshotRoot, named: &[NamedSnapshot]) -> Result<Vec<String>> {
-    let expired = if root.is_registered() { Some(root.subdir(Subdir::Expired)?) } else { None };
+    let expired = expired_if_registered(root)?;
     let mut blocked = Vec::new();
-    for NamedSnapshot { name, is_visible, is_retired, .. } in named {
-        let here = is_visible.then_some((root.directory(), root.path.as_path()));
-        let there = expired.as_ref().filter(|_| *is_retired).map(|expired| expired.dir());
-        let there = there.map(|dir| (dir.directory, dir.path));
-        for (parent, path) in here.into_iter().chain(there) {
-            let path = path.join(name);
+    for one in named {
+        let name = &one.name;
+        for slot in slots(root, expired.as_ref(), one) {
+            let path = slot.path();
             note_mounts_below(&[&path]);
-            let obstacles = obstacles_in(parent, &c_name(name), &escape_path(&path), usize::MAX);
+            let obstacles = unremovable::obstacles_in_slot(root, &slot, usize::MAX);
             if !obstacles.is_empty() {
                 blocked.push(format!("{name} stays: {obstacles}"));
             }
@@ -310,17 +306,22 @@ pub(crate) fn would_free(
     judged: &JudgedOrder,
     max_entries: Option<u64>,
 ) -> Result<Option<Usage>> {
-    let expired = if root.is_registered() { Some(root.subdir(Subdir::Expired)?) } else { None };
-    let mut trees = Vec::new();
-    for NamedSnapshot { name, is_visible, is_retired, .. } in &judged.named {
-        let here = is_visible.then_some((root.directory(), root.path.as_path()));
-        let there = expired.as_ref().filter(|_| *is_retired).map(|expired| expired.dir());
-        let there = there.map(|dir| (dir.directory, dir.path));
-        trees.extend(here.into_iter().chain(there).map(|(parent, parent_path)| UsageTree {
-            parent,
-            parent_path,
-            name: c_name(name),
-        }));
-    }
-    Ok(freed(&trees, max_entries))
+    let expired = expired_if_registered(root)?;
+    let trees = judged.named.iter().flat_map(|one| slots(root, expired.as_ref(), one));
+    Ok(freed(root, trees.collect(), max_entries))
+}
+
+fn expired_if_registered(root: &SnapshotRoot) -> Result<Option<OpenShelf<'_>>> {
+    root.is_registered().then(|| OpenShelf::open(root, Shelf::Expired)).transpose()
+}
+
+/// Where the snapshot is: in the root, among the retired ones, or both.
+fn slots<'a>(
+    root: &'a SnapshotRoot,
+    expired: Option<&'a OpenShelf>,
+    NamedSnapshot { name, is_visible, is_retired, .. }: &NamedSnapshot,
+) -> Vec<Slot<'a>> {
+    let here = is_visible.then(|| root.visible(name));
+    let there = expired.filter(|_| *is_retired).map(|expired| expired.slot(name));
+    here.into_iter().chain(there).collect()
 }

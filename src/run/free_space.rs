@@ -4,32 +4,46 @@
 //! This step follows rotation, so the newest snapshot is durable, and what the policy expires is
 //! retired already. It counts first what the removal of each tree would free, and removes no more
 //! trees than are needed. If all of them together would not free enough, it removes none and warns.
+//! What a btrfs snapshot frees is not known before: there they go one by one, until one frees next to
+//! nothing.
 //! If other modules share the file system and this one has not grown, its snapshots stay for a day,
 //! so the module that grew loses snapshots first. The free space is looked up before each removal.
 //! The floors of the policy, pins and pauses hold, and no more than `max_expire` go in one run.
 //! Leases do not hold: a reader gets errors, since what goes here is removed and never recycled.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::decide::free_space::{FreeSpace, bytes_text};
 use crate::decide::free_space_candidates::free_space_candidates;
 use crate::decide::free_space_choice::{
-    ModuleGrowth, SpaceCandidates, SpaceChoice, choose, waits_until,
+    ModuleGrowth, SpaceCandidates, SpaceChoice, choose, helps, waits_until,
 };
 use crate::decide::grade::Grade;
 use crate::decide::lease::SnapshotReader;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::SnapshotVerdict;
+use crate::engine::usage::Usage;
 use crate::engine::usage::{self, UsageTree};
 use crate::module::target::Target;
 use crate::run::disposal::{RotationReport, remove, retire as retire_snapshots};
 use crate::run::session::Session;
-use crate::store::dir::{Dir, c_name};
-use crate::store::layout::Subdir;
+use crate::store::dir::c_name;
 use crate::store::leases::Leases;
 use crate::store::retire::{self, LeaseRule};
+use crate::store::root::SnapshotRoot;
 use crate::store::shared_disk::shares_disk;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
+use crate::system::btrfs::wait_for_space;
 use crate::tell::error::{Error, Result};
+
+/// A btrfs snapshot that frees less than a tenth of one part in this many of what is missing shows
+/// that the others are no help either.
+const LITTLE: u64 = 10;
+
+/// How long a run waits at most until the space of removed subvolumes is free.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The largest number of trees whose space is counted.
 const MOST_TREES: usize = 50;
@@ -86,6 +100,15 @@ pub(crate) fn make(session: Session, report: &mut RotationReport) -> Result<()> 
         }
         shortage.remove_retired(early, report)?;
         may_go -= shortage.expire_each(&chosen, report)?;
+        if root.method().is_instant() && !chosen.is_empty() {
+            let left = shortage.missing()?;
+            let is_gone = |name: &String| root.visible(name).look().is_err();
+            let freed = missing.saturating_sub(left).saturating_mul(LITTLE);
+            if left > 0 && chosen.iter().all(is_gone) && !helps(freed, missing) {
+                report.warn(no_help(left, wanted, &chosen));
+                return Ok(());
+            }
+        }
         candidates.retain(|name| !chosen.contains(name));
         let has_changed = !chosen.is_empty() || retire::retired(root)? != retired;
         if !is_enough || !has_changed {
@@ -122,14 +145,18 @@ impl Shortage<'_> {
         max_kept: usize,
         missing: u64,
     ) -> Result<ChosenTrees> {
-        let expired = self.session.root.subdir(Subdir::Expired)?;
-        let in_root = self.dir();
+        let root = self.session.root;
+        if root.method().is_instant() {
+            return Ok(one_by_one(retired, kept, max_kept));
+        }
+        let expired = OpenShelf::open(root, Shelf::Expired)?;
         let trees: Vec<UsageTree> = retired
             .iter()
             .take(MOST_TREES / 2)
-            .map(|name| tree(expired.dir(), name))
-            .chain(kept.iter().map(|name| tree(in_root, name)))
+            .map(|name| expired.slot(name))
+            .chain(kept.iter().map(|name| root.visible(name)))
             .take(MOST_TREES)
+            .map(UsageTree::from)
             .collect();
         let counted = usage::freed_by_each(&trees, MOST_ENTRIES);
         let retired_counted = retired.len().min(MOST_TREES / 2).min(counted.trees);
@@ -236,17 +263,20 @@ impl Shortage<'_> {
     }
 
     /// The bytes that the live tree and the newest complete snapshot take, and no older snapshot
-    /// shares.
+    /// shares; none if they are not known, as those of a subvolume.
     fn own_bytes(&self, report: &RotationReport) -> Option<u64> {
+        if self.session.root.method().is_instant() {
+            return None;
+        }
         let complete = |verdict: &&SnapshotVerdict| verdict.snapshot.grade == Grade::Complete;
         let newest = report.decision.verdicts.iter().rfind(complete);
-        let in_root = self.dir();
         let module = UsageTree {
             parent: self.session.root.module().ok()?,
             parent_path: &self.session.root.module_path,
             name: c_name("."),
         };
-        let newest = newest.map(|verdict| tree(in_root, &verdict.snapshot.name));
+        let root = self.session.root;
+        let newest = newest.map(|verdict| UsageTree::from(root.visible(&verdict.snapshot.name)));
         let trees: Vec<UsageTree> = newest.into_iter().chain([module]).collect();
         usage::freed(&trees, Some(MOST_ENTRIES_OF_MODULE)).map(|usage| usage.bytes)
     }
@@ -268,6 +298,9 @@ impl Shortage<'_> {
     fn missing(&self) -> Result<u64> {
         let root = self.session.root;
         let failed = |cause| Error::io("ask for the free space of", &root.path, cause);
+        if root.method().is_instant() {
+            wait_for_space(root.directory(), LONGEST_WAIT);
+        }
         nix::unistd::syncfs(root.directory()).map_err(failed)?;
         let facts = rustix::fs::fstatvfs(root.directory())
             .map_err(|cause| Error::io("ask for the free space of", &root.path, cause))?;
@@ -277,15 +310,41 @@ impl Shortage<'_> {
             .wanted_bytes(facts.f_blocks.saturating_mul(facts.f_frsize))
             .saturating_sub(free))
     }
-
-    fn dir(&self) -> Dir<'_> {
-        Dir { directory: self.session.root.directory(), path: &self.session.root.path }
-    }
 }
 
-/// The tree `name` in `dir`.
-pub(crate) fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
-    UsageTree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
+/// What the removal of all these trees of `root` frees; `None` if they have more than `max_entries`,
+/// or if one is a subvolume: how much of its content others share is known to the file system only.
+pub(crate) fn freed(
+    root: &SnapshotRoot,
+    slots: Vec<Slot>,
+    max_entries: Option<u64>,
+) -> Option<Usage> {
+    if slots.iter().any(|slot| slot.is_subvolume(root)) {
+        return None;
+    }
+    let trees: Vec<UsageTree> = slots.into_iter().map(UsageTree::from).collect();
+    usage::freed(&trees, max_entries)
+}
+
+/// What is removed next where nothing says how much that frees: all retired snapshots, one after the
+/// other, until enough is free; then the oldest that may go.
+fn one_by_one(retired: &[String], kept: &[String], max_kept: usize) -> ChosenTrees {
+    let next = kept.iter().take(max_kept.min(1)).cloned().collect();
+    let (retired, kept) = match retired.is_empty() {
+        false => (retired.to_vec(), Vec::new()),
+        true => (Vec::new(), next),
+    };
+    ChosenTrees::Remove { retired, kept, is_enough: true }
+}
+
+fn no_help(missing: u64, wanted: FreeSpace, gone: &[String]) -> String {
+    format!(
+        "{} less than free_space {wanted} is free, and the removal of {} freed next to nothing, so \
+         the others stay; the space is taken by what is in the module now or by other data on that \
+         disk: make space there, or lower free_space",
+        bytes_text(missing),
+        gone.join(", ")
+    )
 }
 
 fn none_may_go(missing: u64, wanted: FreeSpace) -> String {

@@ -111,7 +111,8 @@ const KEEPS_ATTRIBUTES: &str = "run the daemon as root, on a file system that st
 fn mounts(paths: &[String]) -> Option<String> {
     (!paths.is_empty()).then(|| {
         format!(
-            "left out what is mounted inside the module: {}; give it a module of its own",
+            "left out what is mounted inside the module, or a subvolume there: {}; give it a \
+             module of its own",
             paths.join(", ")
         )
     })

@@ -8,6 +8,7 @@ pub(crate) mod dead_transfers;
 pub(crate) mod disposal;
 pub(crate) mod expire_by_hand;
 pub(crate) mod free_space;
+pub(crate) mod freeze;
 pub(crate) mod gate_wait;
 pub(crate) mod losses;
 pub(crate) mod lost_directory;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -20,9 +21,10 @@ use crate::decide::zone::Zone;
 use crate::engine::listing::Listing;
 use crate::engine::path_lookup::{Descended, EntryPlace, c_name, descend};
 use crate::run::path_matches::PathMatches;
-use crate::run::restore_source::snapshot_names;
+use crate::run::restore_source::{prefixed_names, snapshot_names};
 use crate::store::dir::open_path;
 use crate::store::layout::{PRIVATE, Subdir};
+use crate::store::shelf::Shelf;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{is_gone, open_directory, open_for_lookups, stat_entry};
@@ -65,6 +67,7 @@ pub(crate) struct PathHistory {
     pub trees: Vec<HistoryTree>,
     /// Why retired snapshots are not among them, if there may be some.
     pub no_retired: Option<Error>,
+    root_path: PathBuf,
     root: OwnedFd,
     expired: Option<OwnedFd>,
     module: Option<OwnedFd>,
@@ -109,6 +112,11 @@ impl PathHistory {
             kind: TreeKind::Snapshot(name),
         });
         let mut trees: Vec<HistoryTree> = visible.collect();
+        let in_root = prefixed_names(root_path, Shelf::Expired.prefix(), zone)?;
+        trees.extend(in_root.into_iter().map(|name| HistoryTree {
+            path: root_path.join(format!("{}{}", Shelf::Expired.prefix(), name.text)),
+            kind: TreeKind::Retired(name),
+        }));
         let (mut no_retired, mut expired) = (None, None);
         let expired_path = root_path.join(PRIVATE).join(Subdir::Expired.name());
         let retired = snapshot_names(&expired_path, zone);
@@ -131,21 +139,24 @@ impl PathHistory {
         if let (Some(_), Some(path)) = (&module, module_path) {
             trees.push(HistoryTree { kind: TreeKind::Live, path: path.to_path_buf() });
         }
-        Ok(PathHistory { trees, no_retired, root, expired, module })
+        let root_path = root_path.to_path_buf();
+        Ok(PathHistory { trees, no_retired, root_path, root, expired, module })
     }
 
     /// The directory that a snapshot lies in, and its name there; none for the module.
-    fn place_of<'a>(&'a self, tree: &'a HistoryTree) -> Option<(BorrowedFd<'a>, &'a str)> {
-        match &tree.kind {
-            TreeKind::Snapshot(name) => Some((self.root.as_fd(), &name.text)),
-            TreeKind::Retired(name) => Some((self.expired.as_ref()?.as_fd(), &name.text)),
-            TreeKind::Live => None,
-        }
+    fn place_of<'a>(&'a self, tree: &'a HistoryTree) -> Option<(BorrowedFd<'a>, &'a [u8])> {
+        let parent = match &tree.kind {
+            TreeKind::Live => return None,
+            // A retired subvolume is in the root, too.
+            _ if tree.path.parent() == Some(&self.root_path) => self.root.as_fd(),
+            _ => self.expired.as_ref()?.as_fd(),
+        };
+        Some((parent, tree.path.file_name()?.as_bytes()))
     }
 
     pub(crate) fn open_tree(&self, tree: &HistoryTree) -> SysResult<OwnedFd> {
         match self.place_of(tree) {
-            Some((parent, name)) => open_for_lookups(parent, &c_name(name.as_bytes())?),
+            Some((parent, name)) => open_for_lookups(parent, &c_name(name)?),
             None => {
                 let module = self.module.as_ref().ok_or(Errno::ENOENT)?;
                 open_for_lookups(module.as_fd(), c".")
@@ -156,7 +167,7 @@ impl PathHistory {
     /// Whether `top`, which was opened as `tree`, still is that tree.
     fn is_still(&self, tree: &HistoryTree, top: &OwnedFd) -> bool {
         let Some((parent, name)) = self.place_of(tree) else { return true };
-        let named = c_name(name.as_bytes()).and_then(|name| stat_entry(parent, &name));
+        let named = c_name(name).and_then(|name| stat_entry(parent, &name));
         let identity = |stat: SysResult<_>| stat.map(|stat| Identity::of(&stat)).ok();
         let named = identity(named);
         named.is_some() && named == identity(fstat(top))
@@ -299,7 +310,6 @@ fn open_expired(root: BorrowedFd) -> SysResult<OwnedFd> {
 /// The path of the entry at `names` below `top`.
 pub(crate) fn joined(top: &Path, names: &[Vec<u8>]) -> PathBuf {
     use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
     let mut path = top.as_os_str().as_bytes().to_vec();
     for name in names {
         path.push(b'/');

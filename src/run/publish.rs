@@ -24,16 +24,16 @@ use crate::run::report::{Ending, Report};
 use crate::run::scan::TreeScan;
 use crate::run::session::Session;
 use crate::run::verify::refresh::{FoundInodes, record_missing};
-use crate::store::dir::{self, c_name};
+use crate::store::dir::{self};
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
 use crate::store::publish::{ComparedTree, StagedSnapshot};
 use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::state::State;
 use crate::system::clock::Clock;
-use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
 impl SnapshotAttempt<'_> {
@@ -117,6 +117,9 @@ impl SnapshotAttempt<'_> {
         report: &mut Report,
     ) -> Result<(StagedSnapshot, u64)> {
         let Session { target, root, .. } = self.session;
+        if let Some(frozen) = self.frozen.get() {
+            return Ok((StagedSnapshot::of_frozen(root, &frozen.tree)?, 0));
+        }
         let recycle = if may_recycle { self.recyclable(report)? } else { None };
         let compared = scan.map_or_else(ComparedTree::default, TreeScan::compared_tree);
         let partial_dirs = &target.policy.partial_dirs;
@@ -159,7 +162,10 @@ impl SnapshotAttempt<'_> {
             record.added,
             record.changed,
             record.removed,
-            record.work.as_ref().map(ToString::to_string).unwrap_or_default(),
+            record
+                .work
+                .as_ref()
+                .map_or_else(|| "a btrfs snapshot".to_string(), ToString::to_string),
             record.duration_seconds,
         );
     }
@@ -268,7 +274,10 @@ impl SnapshotAttempt<'_> {
         if verdict.snapshot != Some(Grade::Complete) {
             return Ok(verdict);
         }
-        let state = State::read(self.session.root.private())?;
+        let state = match self.frozen.get() {
+            Some(frozen) => frozen.state.clone(),
+            None => State::read(self.session.root.private())?,
+        };
         let verdict = verdict.after_clone(self.judge_again(sight, &state));
         if verdict.snapshot == Some(Grade::Complete) {
             return Ok(verdict);
@@ -315,13 +324,12 @@ pub(crate) fn wait_for_free_second(
     clock: &Clock,
     mut time: DateTime<Utc>,
 ) -> Result<DateTime<Utc>> {
-    let expired = root.subdir(Subdir::Expired)?;
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
     loop {
-        let names = [Grade::Complete, Grade::Partial]
-            .map(|grade| c_name(&SnapshotName::new(time, grade).text));
-        let directories = [root.directory(), expired.dir().directory];
-        let mut lookups =
-            directories.iter().flat_map(|dir| names.iter().map(|name| stat_entry(*dir, name)));
+        let names =
+            [Grade::Complete, Grade::Partial].map(|grade| SnapshotName::new(time, grade).text);
+        let slots = names.iter().flat_map(|name| [root.visible(name), expired.slot(name)]);
+        let mut lookups = slots.map(|slot| slot.look());
         match lookups.find(|lookup| !matches!(lookup, Err(Errno::ENOENT))) {
             None => return Ok(time),
             Some(Err(cause)) => {

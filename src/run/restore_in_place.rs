@@ -55,6 +55,16 @@ pub(crate) fn in_place(
     let target = &target.clone().opened_by(Opener::Push);
     target.check_nesting_in_hook()?;
     let root = &target.open_root()?;
+    if root.method().is_instant() {
+        return Err(Error::Root {
+            path: root.label(),
+            problem: "its module is a btrfs subvolume, into which --in-place cannot restore yet"
+                .to_string(),
+            remedy: "nothing was restored: restore with --to into another directory, and push or \
+                     copy from there"
+                .to_string(),
+        });
+    }
     let session = Session { target, root, clock };
     let module = Dir { directory: root.module()?, path: &root.module_path };
     let to = RestorePlace::InPlace(module);

@@ -174,12 +174,22 @@ fn open_root(path: &Path) -> Result<OwnedFd> {
 
 /// The snapshots in the directory at `root_path`, oldest first, by their names alone.
 pub(crate) fn snapshot_names(root_path: &Path, zone: &Zone) -> Result<Vec<SnapshotName>> {
+    prefixed_names(root_path, "", zone)
+}
+
+/// The snapshots in the directory at `root_path` whose names follow `prefix`, oldest first.
+pub(crate) fn prefixed_names(
+    root_path: &Path,
+    prefix: &str,
+    zone: &Zone,
+) -> Result<Vec<SnapshotName>> {
     let root = open_path(root_path)?;
     let listing =
         Listing::read(root.as_fd()).map_err(|cause| Error::io("read", root_path, cause))?;
     let directories = listing.entries().iter().filter(|entry| entry.is_directory);
     let mut names: Vec<SnapshotName> = directories
-        .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone))
+        .filter_map(|entry| listing.name(entry).to_bytes().strip_prefix(prefix.as_bytes()))
+        .filter_map(|name| SnapshotName::parse(name, zone))
         .collect();
     names.sort_by(|a, b| (a.time, &a.text).cmp(&(b.time, &b.text)));
     Ok(names)

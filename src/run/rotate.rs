@@ -15,18 +15,19 @@ use crate::decide::pauses::rules;
 use crate::decide::rotation::decide;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::Decision;
-use crate::engine::usage::{self, Usage, UsageTree};
+use crate::engine::usage::Usage;
 use crate::module::target::Target;
 use crate::run::disposal::{self, RetiredRemoval, RotationReport};
 use crate::run::free_space;
+use crate::run::free_space::freed;
 use crate::run::report::Report;
 use crate::run::session::{Session, lease_terms};
 use crate::run::verify::refresh::compact_if_outgrown;
-use crate::store::layout::Subdir;
 use crate::store::leases::{Leases, LockedLeases};
 use crate::store::leftovers::clear_staging;
 use crate::store::retire::LeaseRule;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::store::{retire, unremovable};
@@ -165,10 +166,8 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
 
 /// What the removal of the retired snapshots `names` frees.
 fn usage_of_retired(root: &SnapshotRoot, names: &[String]) -> Result<Option<Usage>> {
-    let expired = root.subdir(Subdir::Expired)?;
-    let trees: Vec<UsageTree> =
-        names.iter().map(|name| free_space::tree(expired.dir(), name)).collect();
-    Ok(usage::freed(&trees, None))
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
+    Ok(freed(root, names.iter().map(|name| expired.slot(name)).collect(), None))
 }
 
 /// Retires what the decision expires, and returns which snapshots that were. `past_grace`: the

@@ -50,7 +50,7 @@ impl SnapshotAttempt<'_> {
         item: Option<&ListedSnapshot>,
         report: &mut Report,
     ) -> Result<TreeScan> {
-        let live = (self.session.root.module()?, self.session.root.module_path.as_path());
+        let live = self.tree_to_read()?;
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(UnfinishedSearch::new);
         let cache = ListingCache::default();
@@ -61,7 +61,7 @@ impl SnapshotAttempt<'_> {
                 cache: Some(&cache),
                 ..CompareContext::default()
             };
-            let comparison = self.session.root.method().compare(live, None, &context)?;
+            let comparison = self.session.root.method().compare(live, None, context)?;
             let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, cache, unfinished });
         };
@@ -79,9 +79,11 @@ impl SnapshotAttempt<'_> {
             entries: record.map(|record| record.entries),
             unfinished: search.as_ref(),
             cache: Some(&cache),
+            by_change_times: false,
+            frozen_ns: record.and_then(|record| record.frozen_ns.as_ref()?.parse().ok()),
         };
-        let comparison =
-            self.session.root.method().compare(live, Some((directory.as_fd(), &path)), &context)?;
+        let method = self.session.root.method();
+        let comparison = method.compare(live, Some((directory.as_fd(), &path)), context)?;
         self.is_full.set(self.is_full.get() || is_index_check || index.is_none());
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {

@@ -12,7 +12,7 @@
 //! * The state becomes visible last, after the snapshot's name is durable. A run that dies before
 //!   that leaves its marks, and the next run does a little more than it must.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::Instant;
 
 use crate::decide::boot_time::BootTime;
@@ -122,7 +122,8 @@ impl<'a> SnapshotAttempt<'a> {
         let began = Instant::now();
         // This comes before any link is made, because links move the change times that show writes
         // in place.
-        let in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
+        let may_be_in_place = before.written_in_place && !root.method().is_instant();
+        let in_place = may_be_in_place.then(|| in_place_changes(root)).transpose()?;
         let newest = before.sequence.max(list.sequence());
         let numbers = SequenceNumbers { known: before.sequence, newest };
         let clock_history =
@@ -145,6 +146,7 @@ impl<'a> SnapshotAttempt<'a> {
             unsynced_records: Cell::new(None),
             running,
             in_place,
+            frozen: OnceCell::new(),
         })
     }
 }
@@ -153,10 +155,15 @@ impl SnapshotAttempt<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
         if self.is_first() {
             self.is_full.set(true);
+            self.freeze()?;
             let observation = self.first_observation();
             return self.publish(&observation, self.judge(&observation), None, report);
         }
-        let newest = self.list.newest(Grade::Complete, self.now);
+        if self.end_if_surely_unchanged(report)? {
+            return Ok(());
+        }
+        self.freeze_to_compare()?;
+        let newest = self.newest_alike(Grade::Complete);
         let mut scan = self.compare(newest, report)?;
         self.log_scan(&scan.comparison);
         let mut observation = self.observation(newest, &mut scan);
@@ -164,7 +171,7 @@ impl SnapshotAttempt<'_> {
         if verdict.snapshot == Some(Grade::Partial) {
             // No partial snapshot is needed if the newest snapshot of any grade already shows this
             // tree.
-            let of_all = self.list.newest(Grade::Partial, self.now);
+            let of_all = self.newest_alike(Grade::Partial);
             if newest.map(|item| &item.name) != of_all.map(|item| &item.name) {
                 scan = self.compare(of_all, report)?;
             }
@@ -173,14 +180,16 @@ impl SnapshotAttempt<'_> {
         }
         self.keep_current(newest, &observation, &verdict)?;
         if verdict.snapshot.is_some() {
+            self.freeze()?;
             return self.publish(&observation, verdict, Some(&scan), report);
         }
+        self.discard_frozen();
         self.end_without_snapshot(&verdict.because, report);
         let equal = report.snapshot.as_deref();
         self.remember(&observation, &verdict, equal, || self.sync_names())
     }
 
-    fn end_without_snapshot(&self, because: &TransferReason, report: &mut Report) {
+    pub(crate) fn end_without_snapshot(&self, because: &TransferReason, report: &mut Report) {
         let label = self.session.label();
         match because {
             TransferReason::Unchanged { grade } => {
@@ -236,7 +245,8 @@ impl SnapshotAttempt<'_> {
 
     fn observation(&self, newest: Option<&ListedSnapshot>, scan: &mut TreeScan) -> Observation {
         let Comparison { fingerprint, newest_ctime_ns, .. } = scan.comparison;
-        let last = self.before.last_run.as_ref().filter(|_| !self.before.written_in_place);
+        let is_told = !self.before.written_in_place || self.session.root.method().is_instant();
+        let last = self.before.last_run.as_ref().filter(|_| is_told);
         let unchanged = last.filter(|last| last.fingerprint == Some(fingerprint));
         let stamp = Stamp { inode: 0, ctime_ns: newest_ctime_ns, mtime_ns: 0 };
         Observation {
@@ -258,14 +268,16 @@ impl SnapshotAttempt<'_> {
         comparison.differs() || in_place
     }
 
-    fn judge(&self, observation: &Observation) -> TransferVerdict {
+    pub(crate) fn judge(&self, observation: &Observation) -> TransferVerdict {
         self.with_facts(observation, &self.before, self.completion, verdict)
     }
 
     /// The verdict on what was seen, once the tree is cloned and marks may have been added.
     pub(crate) fn judge_again(&self, observation: &Observation, state: &State) -> TransferVerdict {
         let module = self.session.root.module();
-        let now = module.map_or(ClientCompletion::Unfinished, ClientCompletion::of_module);
+        let now = || module.map_or(ClientCompletion::Unfinished, ClientCompletion::of_module);
+        let frozen = self.frozen.get();
+        let now = frozen.map_or_else(now, |frozen| frozen.completion);
         let completion = self.completion.worse(now);
         self.with_facts(observation, state, completion, verdict)
     }
@@ -293,8 +305,10 @@ impl SnapshotAttempt<'_> {
             is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
         };
         decide(&VerdictFacts {
-            // If the state was lost, the files were compared with the inode log instead.
-            has_pre_xfer: self.before.has_pre_xfer || self.in_place.is_some(),
+            // If the state was lost, each file was looked at instead, for writes in place, too.
+            has_pre_xfer: self.before.has_pre_xfer
+                || self.in_place.is_some()
+                || self.before.written_in_place && self.session.root.method().is_instant(),
             running: self.running,
             // The gate is closed, so nothing is left to wait for.
             has_waited: true,

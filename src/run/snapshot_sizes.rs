@@ -5,18 +5,21 @@
 //! large. The names are read before the walk, so the numbers of its neighbours then count as
 //! inexact.
 
+use std::os::fd::AsFd;
+
 use chrono::{DateTime, Utc};
 
 use crate::decide::free_space_choice::SpaceGain;
 use crate::decide::snapshot_size::{CountedSnapshot, neighbours};
 use crate::engine::usage::{self, UsageTree};
-use crate::run::free_space::tree;
-use crate::store::dir::{Dir, c_name};
-use crate::store::layout::Subdir;
+use crate::store::dir::c_name;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
 use crate::store::sizes_file::CountedSizes;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList};
+use crate::system::btrfs::exclusive_bytes;
+use crate::system::syscalls::open_directory;
 use crate::tell::error::Result;
 
 /// The names of all trees that share files with snapshots: the snapshots and the retired ones,
@@ -57,16 +60,19 @@ pub(crate) fn count(
     now: DateTime<Utc>,
 ) -> Result<SizesFound> {
     let names = TreeNames::read(root, list)?;
-    let in_root = Dir { directory: root.directory(), path: &root.path };
     let expired = match names.retired.is_empty() {
         true => None,
-        false => Some(root.subdir(Subdir::Expired)?),
+        false => Some(OpenShelf::open(root, Shelf::Expired)?),
     };
-    let visible = list.items.iter().map(|item| tree(in_root, &item.name.text));
-    let mut trees: Vec<UsageTree> = visible.collect();
-    if let Some(expired) = &expired {
-        trees.extend(names.retired.iter().map(|name| tree(expired.dir(), name)));
-    }
+    let visible = list.items.iter().map(|item| root.visible(&item.name.text));
+    let hidden =
+        expired.iter().flat_map(|expired| names.retired.iter().map(|name| expired.slot(name)));
+    let slots: Vec<Slot> = visible.chain(hidden).collect();
+    // A subvolume shares its content in another way than by links.
+    let exclusive: Vec<Option<Option<u64>>> =
+        slots.iter().map(|slot| exclusive(root, slot)).collect();
+    let are_linked = exclusive.iter().all(Option::is_none) && !root.method().is_instant();
+    let mut trees: Vec<UsageTree> = slots.into_iter().map(UsageTree::from).collect();
     let of_snapshots = trees.len();
     // A module that is gone or cannot be read shares nothing that could be seen.
     if let Ok(module) = root.module() {
@@ -86,7 +92,7 @@ pub(crate) fn count(
         let (before, after) = neighbours(&name, &refs);
         CountedSnapshot {
             size_bytes: counted.sizes[number],
-            alone_bytes: alone[number],
+            alone_bytes: exclusive[number].unwrap_or(Some(alone[number])),
             before: before.map(str::to_string),
             after: after.map(str::to_string),
             name,
@@ -94,7 +100,21 @@ pub(crate) fn count(
     };
     let snapshots = list.items.iter().enumerate().map(snapshot).collect();
     Ok(SizesFound {
-        sizes: CountedSizes::new(now, sum(trees.len()), sum(of_snapshots), snapshots),
+        sizes: CountedSizes::new(
+            now,
+            are_linked.then(|| sum(trees.len())),
+            are_linked.then(|| sum(of_snapshots)),
+            snapshots,
+        ),
         unreadable: counted.usage.unreadable,
+    })
+}
+
+/// What a tree takes that no other shares, if it is a subvolume; the inner value is none if the file
+/// system does not know.
+fn exclusive(root: &SnapshotRoot, slot: &Slot) -> Option<Option<u64>> {
+    slot.is_subvolume(root).then(|| {
+        let directory = open_directory(slot.dir.directory, &slot.name).ok()?;
+        exclusive_bytes(directory.as_fd())
     })
 }

@@ -53,7 +53,7 @@ pub(crate) fn unfinished_directories(
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
     let context = CompareContext { unfinished: Some(&search), ..CompareContext::default() };
-    match root.method().compare((module, &root.module_path), None, &context) {
+    match root.method().compare((module, &root.module_path), None, context) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {
             log::warn!(

@@ -19,10 +19,14 @@ use crate::tell::escape::{escape_path, one_line};
 /// # Errors
 /// [`Error::Newer`] if a newer version wrote it, [`Error::Damaged`] if it cannot be understood.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    read_up_to(path, text, FORMAT)
+}
+
+fn read_up_to<T: DeserializeOwned>(path: &Path, text: &str, newest: u32) -> Result<T> {
     let path = || escape_path(path);
     match number(text) {
-        Some(format) if format > FORMAT.into() => {
-            return Err(Error::Newer { path: path(), format, known: FORMAT });
+        Some(format) if format > newest.into() => {
+            return Err(Error::Newer { path: path(), format, known: newest });
         }
         _ => {}
     }
@@ -35,6 +39,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
 pub(crate) struct ParsedTexts<T> {
     most: usize,
     max_bytes: usize,
+    newest: u32,
     known: Mutex<BTreeMap<String, T>>,
 }
 
@@ -42,7 +47,12 @@ impl<T: DeserializeOwned + Clone> ParsedTexts<T> {
     /// Keeps at most the last `most` texts, and none of more than `max_bytes`: such a text is
     /// parsed each time.
     pub(crate) const fn new(most: usize, max_bytes: usize) -> Self {
-        ParsedTexts { most, max_bytes, known: Mutex::new(BTreeMap::new()) }
+        ParsedTexts::up_to(FORMAT, most, max_bytes)
+    }
+
+    /// [`new`](Self::new) for texts of a format up to `newest`.
+    pub(crate) const fn up_to(newest: u32, most: usize, max_bytes: usize) -> Self {
+        ParsedTexts { most, max_bytes, newest, known: Mutex::new(BTreeMap::new()) }
     }
 
     /// [`read`] of a text that may have been read before.
@@ -54,7 +64,7 @@ impl<T: DeserializeOwned + Clone> ParsedTexts<T> {
         if let Some(value) = known.get(text) {
             return Ok(value.clone());
         }
-        let value: T = read(path, text)?;
+        let value: T = read_up_to(path, text, self.newest)?;
         if known.len() >= self.most {
             known.clear();
         }
@@ -73,8 +83,12 @@ fn number(text: &str) -> Option<u64> {
     })
 }
 
-/// The newest format of records and state that this version writes and reads.
+/// The format of all files but the registration of a root whose snapshots are no hard links. That
+/// one keeps earlier versions, which know only hard links, away from the whole root.
 pub(crate) const FORMAT: u32 = 1;
+
+/// The format of that registration.
+pub(crate) const FORMAT_WITH_METHOD: u32 = 2;
 
 /// TOML text of one of our own structures.
 pub(crate) fn to_toml(value: &impl Serialize, dir: Dir) -> Result<String> {
@@ -100,7 +114,7 @@ mod tests {
     use crate::store::registration::Registration;
     use crate::store::state::State;
 
-    const ROOT_KEYS: &str = "format module path";
+    const ROOT_KEYS: &str = "format module path method";
     const STATE_KEYS: &str = "\
         format policy_file state_lost records_lost last_run torn due deferred_since \
         written_in_place shortfall pushes full_comparison clock_jump sequence clock \
@@ -169,7 +183,7 @@ mod tests {
     /// unless the number tells it that the file is newer.
     #[test]
     fn a_new_key_takes_a_new_format() {
-        assert_eq!(FORMAT, 1, "list the keys of the new format");
+        assert_eq!((FORMAT, FORMAT_WITH_METHOD), (1, 2), "list the keys of the new format");
         for (kind, actual, expected) in [
             ("root.toml", keys::<Registration>(), ROOT_KEYS),
             ("state.toml", keys::<State>(), STATE_KEYS),

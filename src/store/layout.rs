@@ -5,6 +5,13 @@
 /// Our directory in a snapshot root; mode 0700.
 pub(crate) const PRIVATE: &str = ".rsyncd-snapshot";
 
+/// Whether an entry of a snapshot root is ours: [`PRIVATE`], or a [tree](crate::store::shelf) that
+/// cannot lie in it.
+pub(crate) fn is_private(name: &[u8]) -> bool {
+    name.strip_prefix(PRIVATE.as_bytes())
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
+}
+
 /// The file that says which module a root belongs to.
 pub(crate) const REGISTRATION_FILE: &str = "root.toml";
 

@@ -14,14 +14,14 @@ use nix::errno::Errno;
 
 use crate::engine::copy::ORIGINALS;
 use crate::engine::listing::Listing;
-use crate::store::dir::{Dir, TEMPORARY, c_name, names_in, remove_file, text_name};
+use crate::store::dir::{Dir, TEMPORARY, names_in, remove_file, text_name};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::record::{file_name, snapshot_name};
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::{restore_staging, unremovable};
-use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots
@@ -97,8 +97,13 @@ pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
 }
 
 pub(crate) fn remove_staged_in_root(root: &SnapshotRoot) -> Result<bool> {
-    let dir = Dir { directory: root.directory(), path: &root.path };
-    remove_all(root, dir, |name| name.starts_with(STAGED_IN_ROOT_PREFIX.as_bytes()))
+    let own =
+        |name: &[u8]| str::from_utf8(name).is_ok_and(|name| Shelf::Staging.own(name).is_some());
+    let names = selected_names(root.dir(), own)?;
+    for name in names.iter().filter_map(|name| Shelf::Staging.own(text_name(name)?)) {
+        forget(root, name)?;
+    }
+    remove_trees(root, root.dir(), &names)
 }
 
 /// Removes the trees in `dir` whose names are selected; returns the first error.
@@ -123,7 +128,7 @@ fn remove_trees(root: &SnapshotRoot, dir: Dir, names: &[CString]) -> Result<bool
         return Ok(false);
     }
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let (_, remaining) = root.method().remove(dir, names)?;
+    let (_, remaining) = root.remove(dir, names)?;
     let errors: Vec<Error> =
         remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();
     errors.into_iter().next().map_or(Ok(true), Err)
@@ -170,10 +175,9 @@ pub(crate) fn unlisted(
         records.chain(indexes).filter(|name| !listed.contains(name)).collect();
     names.sort_unstable();
     names.dedup();
-    let expired = root.subdir(Subdir::Expired)?;
-    let dirs = [root.directory(), expired.dir().directory];
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
     let look_up = |name: String| {
-        let looks = dirs.map(|dir| stat_entry(dir, &c_name(&name)).map(drop));
+        let looks = [root.visible(&name), expired.slot(&name)].map(|slot| slot.look().map(drop));
         let cause =
             looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
         match looks.contains(&Ok(())) {
@@ -203,9 +207,6 @@ pub(crate) fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Res
     }
     found
 }
-
-/// The beginning of the names under which an unprivileged run builds a tree in the root itself.
-pub(crate) const STAGED_IN_ROOT_PREFIX: &str = ".rsyncd-snapshot-staging-";
 
 /// Removes the index and the record of a snapshot that exists no longer.
 pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {

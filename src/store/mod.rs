@@ -40,6 +40,7 @@ pub(crate) mod retire;
 pub(crate) mod root;
 pub(crate) mod root_checks;
 pub(crate) mod shared_disk;
+pub(crate) mod shelf;
 pub(crate) mod sizes_file;
 pub(crate) mod snapshot_method;
 pub(crate) mod snapshots;

@@ -17,7 +17,7 @@ use crate::decide::root_overlap::{
 use crate::decide::zone::Zone;
 use crate::engine::listing::Listing;
 use crate::store::dir::{Dir, c_name};
-use crate::store::layout::PRIVATE;
+use crate::store::layout::{PRIVATE, is_private};
 use crate::store::other_modules::{OtherModules, known};
 use crate::store::registration::Registration;
 use crate::store::root::SnapshotRoot;
@@ -34,7 +34,7 @@ const MAX_DIRECTORIES: usize = 4_096;
 
 /// Whether `name` is one that this program makes in a snapshot root.
 fn is_ours(name: &[u8]) -> bool {
-    name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
+    is_private(name) || SnapshotName::parse(name, &Zone::utc()).is_some()
 }
 
 /// Refuses a module that holds another module's root, that lies in the snapshots of another module,

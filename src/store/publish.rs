@@ -1,5 +1,8 @@
 //! From the live tree to a visible snapshot.
 //!
+//! A method that makes a snapshot at one instant makes it in staging ([`FrozenTree`]); all from the
+//! record on is the same.
+//!
 //! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes
 //! bottom-up → record and inode log → `syncfs`, checked → rename without replacing → fsync of the
 //! root, which the caller does together with its next one, before anything relies on the name.
@@ -10,7 +13,9 @@
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use nix::unistd::{fsync, syncfs};
@@ -19,8 +24,9 @@ use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::{BaselineOrigin, Recording, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget};
+use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget, clone_tree};
 use crate::engine::compare::Comparison;
+use crate::engine::frozen_survey::survey;
 use crate::engine::index::draft::IndexDraft;
 use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::inodes::{InodeName, walk};
@@ -32,18 +38,17 @@ use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;
 use crate::store::leases::LockedLeases;
-use crate::store::leftovers::{STAGED_IN_ROOT_PREFIX, forget};
+use crate::store::leftovers::forget;
 use crate::store::lost_links;
 use crate::store::record::{CopyRecord, Record, SnapshotCost};
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, STAGED, Shelf, Slot};
 use crate::store::vanished;
-use crate::system::syscalls::{is_privileged, stat_entry};
+use crate::system::mounts::Mounts;
+use crate::system::syscalls::{is_privileged, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::progress;
-
-/// A recycled tree keeps the name of its snapshot instead.
-const STAGED: &str = "snapshot";
 
 /// A tree in staging: complete, but neither durable nor visible.
 pub struct StagedSnapshot {
@@ -57,8 +62,45 @@ pub struct StagedSnapshot {
     pub recycled: Option<String>,
     /// Why the retired snapshot that was to be recycled was not used.
     pub refusal: Option<Error>,
-    index: IndexDraft,
-    evidence: InodeRecording,
+    /// None for a subvolume: the change times in it say all that an index says.
+    index: Option<IndexDraft>,
+    /// None for a subvolume, which shares no inode with the module.
+    evidence: Option<InodeRecording>,
+    /// When a subvolume began to be made.
+    frozen_ns: Option<i64>,
+}
+
+/// The module as it was at one instant: a tree in staging, which nothing changes any more.
+pub(crate) struct FrozenTree {
+    pub(crate) directory: OwnedFd,
+    pub(crate) path: PathBuf,
+    /// When it began to be made, nanoseconds since 1970: a file may have changed since that has no
+    /// later change time in it.
+    pub(crate) began_ns: i64,
+}
+
+impl FrozenTree {
+    /// Makes one; for a root whose method [does so](SnapshotMethod::is_instant). Staging is empty.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn make(root: &SnapshotRoot) -> Result<Self> {
+        let name = staged_in_root();
+        let path = root.path.join(OsStr::from_bytes(name.to_bytes()));
+        // What is on its way to the disk already makes that moment longer.
+        syncfs(root.directory())
+            .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+        let began_ns = wall_ns();
+        root.method().freeze(root.module()?, root.dir(), &name)?;
+        let directory = open_directory(root.directory(), &name)
+            .map_err(|cause| Error::io("open", &path, cause))?;
+        Ok(FrozenTree { directory, path, began_ns })
+    }
+}
+
+/// The name of a tree that is built in the root itself.
+fn staged_in_root() -> CString {
+    c_name(&format!("{}{STAGED}", Shelf::Staging.prefix()))
 }
 
 /// What a comparison of the live tree with a snapshot has found out for the clone after it.
@@ -83,15 +125,15 @@ struct InodeRecording {
 impl InodeRecording {
     /// An error of the recorder is returned when the snapshot is published.
     fn begin(root: &SnapshotRoot, inodes: Dir) -> Self {
-        let recorder = root.subdir(Subdir::Expired).and_then(|expired| {
-            let dirs = [root.directory(), expired.dir().directory];
+        let recorder = OpenShelf::open(root, Shelf::Expired).and_then(|expired| {
             // What was recorded with a snapshot that vanished stays evidence for the others.
             let has_vanished = |name: &str| {
                 let noted = vanished::noted(root.private()).unwrap_or_default();
                 noted.iter().any(|one| one.name == name)
             };
             let is_known = |name: &str| {
-                dirs.iter().any(|dir| stat_entry(*dir, &c_name(name)).is_ok()) || has_vanished(name)
+                let slots = [root.visible(name), expired.slot(name)];
+                slots.iter().any(|slot| slot.look().is_ok()) || has_vanished(name)
             };
             Recorder::open(inodes, is_known)
         });
@@ -108,14 +150,15 @@ impl StagedSnapshot {
             added: comparison.added,
             changed: comparison.changed,
             removed: comparison.removed,
-            new_bytes: self.evidence.recorder.is_ok().then_some(cloned.new_bytes),
+            new_bytes: self.recorder().map(|_| cloned.new_bytes),
             vanished: cloned.vanished,
             attributes_lost: cloned.attributes_lost,
             skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
             temporaries: cloned.temporaries.count,
             temporary_files: cloned.temporaries.paths.iter().map(|path| escape(path)).collect(),
             copies: CopyRecord::of(&cloned.copies),
-            work: Some(SnapshotCost {
+            frozen_ns: self.frozen_ns.map(|ns| ns.to_string()),
+            work: self.evidence.as_ref().map(|_| SnapshotCost {
                 recycled: recycled.clone(),
                 directories_read: comparison.directories_read + cloned.directories_read,
                 linked: cloned.made,
@@ -175,21 +218,18 @@ impl StagedSnapshot {
                         is_in_root: false,
                         dir,
                         cloned,
-                        index,
+                        index: Some(index),
                         recycled: Some(retired.to_string()),
                         refusal,
-                        evidence,
+                        evidence: Some(evidence),
+                        frozen_ns: None,
                     });
                 }
                 Err(error) => refusal = Some(error),
             }
         }
         let is_in_root = !is_privileged();
-        let name = c_name(&if is_in_root {
-            format!("{STAGED_IN_ROOT_PREFIX}{STAGED}")
-        } else {
-            STAGED.to_string()
-        });
+        let name = if is_in_root { staged_in_root() } else { c_name(STAGED) };
         let Dir { directory: parent, path: parent_path } = staging_parent(is_in_root, &dir, root);
         let drafts = root.subdir(Subdir::Drafts)?;
         let stage = CloneTarget {
@@ -199,23 +239,50 @@ impl StagedSnapshot {
             is_recycled: false,
             drafts: drafts.dir().directory,
         };
-        let cloned = root.method().create((root.module()?, &root.module_path), &stage, knowledge);
+        let cloned = clone_tree((root.module()?, &root.module_path), &stage, knowledge);
         let (cloned, index) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot {
             name,
             is_in_root,
             dir,
             cloned,
-            index,
+            index: Some(index),
             recycled: None,
             refusal,
-            evidence,
+            evidence: Some(evidence),
+            frozen_ns: None,
         })
+    }
+
+    /// The frozen module as a snapshot.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn of_frozen(root: &SnapshotRoot, frozen: &FrozenTree) -> Result<Self> {
+        let mut cloned = survey(frozen.directory.as_fd(), &frozen.path)?;
+        if let Some(mounts) = Mounts::read() {
+            cloned.skipped_mounts.extend(mounts.below(&root.module_path));
+        }
+        Ok(StagedSnapshot {
+            name: staged_in_root(),
+            is_in_root: true,
+            dir: root.subdir(Subdir::Staging)?,
+            cloned,
+            recycled: None,
+            refusal: None,
+            index: None,
+            evidence: None,
+            frozen_ns: Some(frozen.began_ns),
+        })
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.evidence.as_ref().and_then(|evidence| evidence.recorder.as_ref().ok())
     }
 
     /// Whether nothing has been recorded before of the inodes that snapshots share.
     pub fn begins_inode_log(&self) -> bool {
-        self.evidence.recorder.as_ref().is_ok_and(Recorder::is_new)
+        self.recorder().is_some_and(Recorder::is_new)
     }
 
     /// Records the files that were changed in place, as they are in this snapshot. Otherwise a file
@@ -224,8 +291,7 @@ impl StagedSnapshot {
     /// too. The baselines of earlier snapshots stay in the log. Returns how many directories could
     /// not be read; the first is in the log.
     pub fn record_in_place(&self, root: &SnapshotRoot, changes: &InPlaceChanges) -> u64 {
-        let Some(recorder) = self.evidence.recorder.as_ref().ok().filter(|_| changes.changed() > 0)
-        else {
+        let Some(recorder) = self.recorder().filter(|_| changes.changed() > 0) else {
             return 0;
         };
         let Dir { directory: parent, path } = staging_parent(self.is_in_root, &self.dir, root);
@@ -260,22 +326,23 @@ impl StagedSnapshot {
         record: &Record,
     ) -> Result<Option<Error>> {
         let StagedSnapshot { name: staged, is_in_root, dir, index, evidence, .. } = self;
-        let has_index = index_file::write_before_syncfs(root, name, index)?;
+        let has_index = match index {
+            Some(index) => index_file::write_before_syncfs(root, name, index)?,
+            None => false,
+        };
         let record = Record { has_index, ..record.clone() };
         record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
-        let InodeRecording { recorder, began_ns } = evidence;
-        let recorded = recorder.and_then(|recorder| recorder.commit(name, began_ns));
+        let recorded = evidence.map_or(Ok(()), |InodeRecording { recorder, began_ns }| {
+            recorder.and_then(|recorder| recorder.commit(name, began_ns))
+        });
         // The root is on the module's file system, so this also makes the module's files durable.
         progress::enter("writing to the disk");
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = staging_parent(is_in_root, &dir, root);
-        root.method().publish((parent, &staged), (root.directory(), &c_name(name))).map_err(
-            |cause| {
-                let from = parent.path.join(OsStr::from_bytes(staged.to_bytes()));
-                Error::io_pair("publish", &from, &root.path.join(name), cause)
-            },
-        )?;
+        let (from, to) = (Slot { dir: parent, name: staged, is_in_root }, root.visible(name));
+        from.move_to(&to)
+            .map_err(|cause| Error::io_pair("publish", &from.path(), &to.path(), cause))?;
         Ok(recorded.err())
     }
 }
@@ -306,7 +373,7 @@ fn recycle_into(
         drafts,
     };
     let knowledge = CloneContext { retired: index.as_ref(), ..knowledge };
-    root.method().create((root.module()?, &root.module_path), &stage, knowledge)
+    clone_tree((root.module()?, &root.module_path), &stage, knowledge)
 }
 
 /// Moves a retired snapshot to staging, unless it may still be read. The move is durable before
@@ -314,7 +381,6 @@ fn recycle_into(
 /// its name, by which a later run sees that its record is to be removed.
 fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) -> Result<()> {
     let expired = root.subdir(Subdir::Expired)?;
-    let Dir { directory, path } = expired.dir();
     let locked = LockedLeases::open(root)?;
     if locked.read()?.may_be_read(retired) {
         return Err(Error::Snapshot {
@@ -323,12 +389,13 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
             remedy: "a later run recycles or removes it",
         });
     }
-    root.method()
-        .retire((directory, &c_name(retired)), (staging.dir().directory, &c_name(retired)))
-        .map_err(|cause| {
-            let to = staging.dir().path.join(retired);
-            Error::io_pair("recycle", &path.join(retired), &to, cause)
-        })?;
+    let [from, to] = [expired.dir(), staging.dir()].map(|dir| Slot {
+        dir,
+        name: c_name(retired),
+        is_in_root: false,
+    });
+    from.move_to(&to)
+        .map_err(|cause| Error::io_pair("recycle", &from.path(), &to.path(), cause))?;
     drop(locked);
     for dir in [staging.dir(), expired.dir()] {
         fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))?;

@@ -99,6 +99,9 @@ pub struct Record {
     /// linked what was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial_dirs: Option<PartialDirsRecord>,
+    /// When a btrfs snapshot began to be made, nanoseconds since 1970, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_ns: Option<String>,
     /// Inodes that were copied, since they could not be linked, or were in a partial directory.
     #[serde(default, rename = "copy", skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRecord>,
@@ -270,6 +273,7 @@ impl Record {
             client: None,
             partial_dirs: None,
             work: None,
+            frozen_ns: None,
             copies: Vec::new(),
         }
     }

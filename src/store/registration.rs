@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::responsiveness::is_responsive;
 use crate::store::dir::{self, Dir, c_name};
-use crate::store::format::{FORMAT, ParsedTexts, to_toml};
+use crate::store::format::{FORMAT, FORMAT_WITH_METHOD, ParsedTexts, to_toml};
 use crate::store::layout::REGISTRATION_FILE;
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path, unescape};
@@ -21,13 +22,23 @@ use crate::tell::escape::{escape, escape_path, unescape};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
-    /// Format number, at most [`FORMAT`].
+    /// Format number: [`FORMAT_WITH_METHOD`] if it has a method.
     pub format: u32,
     /// The module's name, escaped; none if it was only ever given by its path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     /// The module's directory, escaped.
     pub path: String,
+    /// What snapshots are made by; none for hard links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    method: Option<OtherMethod>,
+}
+
+/// A method that earlier versions did not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OtherMethod {
+    Btrfs,
 }
 
 /// Whether a directory of that path exists, without waiting for a server that does not answer.
@@ -36,12 +47,34 @@ fn is_there(path: &[u8]) -> bool {
     is_responsive(path) && path.is_dir()
 }
 
-static KNOWN: ParsedTexts<Registration> = ParsedTexts::new(1, 8 << 10);
+static KNOWN: ParsedTexts<Registration> = ParsedTexts::up_to(FORMAT_WITH_METHOD, 1, 8 << 10);
 
 impl Registration {
     /// The registration of the module `name` in the directory `path`.
     pub fn new(name: Option<&[u8]>, path: &Path) -> Self {
-        Registration { format: FORMAT, module: name.map(escape), path: escape_path(path) }
+        Registration {
+            format: FORMAT,
+            module: name.map(escape),
+            path: escape_path(path),
+            method: None,
+        }
+    }
+
+    /// The same with snapshots that are made by `method`.
+    pub(crate) fn with_method(self, method: SnapshotMethod) -> Self {
+        let (format, method) = match method {
+            SnapshotMethod::HardLinks => (FORMAT, None),
+            SnapshotMethod::Subvolumes => (FORMAT_WITH_METHOD, Some(OtherMethod::Btrfs)),
+        };
+        Registration { format, method, ..self }
+    }
+
+    /// What its snapshots are made by.
+    pub(crate) fn method(&self) -> SnapshotMethod {
+        match self.method {
+            None => SnapshotMethod::HardLinks,
+            Some(OtherMethod::Btrfs) => SnapshotMethod::Subvolumes,
+        }
     }
 
     /// Whether both are of the same module: they have the same directory, and no different names.

@@ -20,16 +20,17 @@
 //! making the other. What has to go before its grace is over is removed, and never made into
 //! another snapshot: so a reader gets errors, and not files of two states.
 
+use std::ffi::CString;
+
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
-use nix::unistd::fsync;
 
 use crate::decide::duration_text::DurationText;
 use crate::decide::lease::SnapshotReader;
 use crate::engine::obstacle::obstacle;
-use crate::store::dir::{Dir, OwnedDir, c_name, names_in};
+use crate::store::dir::{self, c_name};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::leases::{LeaseTerms, Leases, LockedLeases};
@@ -38,6 +39,8 @@ use crate::store::lock::DirLock;
 use crate::store::lost_links;
 use crate::store::pin::Pin;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::store::state::State;
 use crate::store::unremovable;
 use crate::system::identity::SysResult;
@@ -97,7 +100,7 @@ pub(crate) fn retire(
     }
     let names = &names;
     let guard = DirLock::on_directory(root.private())?;
-    let expired = root.subdir(Subdir::Expired)?;
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
     let errors = &mut retirement.errors;
     let state = match note_retirement(root, &guard, names, now) {
         // On a full disk, space is needed more than the time; a later run notes when the grace
@@ -109,9 +112,10 @@ pub(crate) fn retire(
         noted => noted?,
     };
     for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
-        if let Err(cause) = move_to_expired(root, expired.dir(), name) {
-            let (from, to) = (root.path.join(name), expired.dir().path.join(name));
-            errors.push(Error::io_pair("retire", &from, &to, cause));
+        let from = root.visible(name);
+        let to = expired.slot_of(&from, name);
+        if let Err(cause) = move_to_expired(&from, &to) {
+            errors.push(Error::io_pair("retire", &from.path(), &to.path(), cause));
         }
     }
     // From here on a reader finds that the name is gone.
@@ -177,25 +181,20 @@ fn note_retirement(
 
 /// Syncs both directories of a move, the second also if the first one fails; returns the first
 /// error.
-fn sync_move(root: &SnapshotRoot, expired: &OwnedDir) -> Result<()> {
-    let from = fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause));
-    from.and(sync(expired))
+fn sync_move(root: &SnapshotRoot, expired: &OpenShelf) -> Result<()> {
+    let from = dir::sync(root.dir());
+    from.and(dir::sync(expired.subdir()))
 }
 
-fn sync(dir: &OwnedDir) -> Result<()> {
-    let dir = dir.dir();
-    fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
-}
-
-fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<()> {
-    let name = c_name(name);
-    match root.method().retire((root.directory(), &name), (expired.directory, &name)) {
+fn move_to_expired(from: &Slot, to: &Slot) -> SysResult<()> {
+    match from.move_to(to) {
         // A directory moves to another parent only if its owner may write into it.
         Err(Errno::EACCES) if !is_privileged() => {
-            let stat = fstatat(root.directory(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let (parent, name) = (from.dir.directory, from.name.as_c_str());
+            let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
             let writable = Mode::from_bits_truncate(stat.st_mode & 0o7777) | Mode::S_IWUSR;
-            fchmodat(root.directory(), name.as_c_str(), writable, FchmodatFlags::NoFollowSymlink)?;
-            root.method().retire((root.directory(), &name), (expired.directory, &name))
+            fchmodat(parent, name, writable, FchmodatFlags::NoFollowSymlink)?;
+            from.move_to(to)
         }
         answer => answer,
     }
@@ -209,7 +208,7 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<(
 pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
     check_undelete(root, name)?;
-    let expired = root.subdir(Subdir::Expired)?;
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
     // The pin comes first, so that the snapshot is never visible without it.
     let (_, is_new) = State::update_guarded(root.private(), &guard, |state| {
         let is_new = !state.pins.contains_key(name);
@@ -219,16 +218,13 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
             .or_insert_with(|| Pin::new(now, "brought back by undelete"));
         is_new
     })?;
-    let renamed = root
-        .method()
-        .retire((expired.dir().directory, &c_name(name)), (root.directory(), &c_name(name)));
-    if let Err(cause) = renamed {
+    let from = expired.slot(name);
+    if let Err(cause) = from.move_to(&root.visible(name)) {
         // Another run has removed or recycled it, so there is nothing to pin.
         if is_new {
             State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
         }
-        let from = expired.dir().path.join(name);
-        return Err(Error::io("bring back the retired snapshot", &from, cause));
+        return Err(Error::io("bring back the retired snapshot", &from.path(), cause));
     }
     sync_move(root, &expired)
 }
@@ -257,7 +253,7 @@ pub(crate) fn check_undelete(root: &SnapshotRoot, name: &str) -> Result<()> {
 
 /// The names of the retired snapshots that are still there, oldest first.
 pub(crate) fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
-    let mut names = names_in(root.subdir(Subdir::Expired)?.dir())?;
+    let mut names = OpenShelf::open(root, Shelf::Expired)?.names()?;
     names.sort_unstable();
     Ok(names)
 }
@@ -306,13 +302,16 @@ pub(crate) fn recyclable(
     grace: DurationText,
     now: DateTime<Utc>,
 ) -> Result<Option<String>> {
-    if !is_privileged() {
+    if !is_privileged() || root.method() != SnapshotMethod::HardLinks {
         return Ok(None);
     }
-    let expired = root.subdir(Subdir::Expired)?;
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
     let leases = Leases::look(root)?;
+    // Only trees of hard links are in this directory.
     let is_usable = |name: &String| {
-        obstacle(expired.dir().directory, &c_name(name)).is_none() && !leases.may_be_read(name)
+        stat_entry(expired.subdir().directory, &c_name(name)).is_ok()
+            && obstacle(expired.subdir().directory, &c_name(name)).is_none()
+            && !leases.may_be_read(name)
     };
     Ok(past_grace(root, grace, now)?.names.into_iter().rfind(is_usable))
 }
@@ -335,7 +334,8 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
     if names.is_empty() {
         return Ok(removed);
     }
-    let (expired, staging) = (root.subdir(Subdir::Expired)?, root.subdir(Subdir::Staging)?);
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
+    let staging = OpenShelf::open(root, Shelf::Staging)?;
     let mut moved = Vec::new();
     let locked = LockedLeases::open(root)?;
     let held = locked.read()?;
@@ -344,33 +344,35 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
             log::debug!("the retired snapshot {name} is not removed: {reader}");
             continue;
         }
-        let renamed = root.method().retire(
-            (expired.dir().directory, &c_name(name)),
-            (staging.dir().directory, &c_name(name)),
-        );
-        match renamed {
-            Ok(()) => moved.push(name),
+        let from = expired.slot(name);
+        let to = staging.slot_of(&from, name);
+        match from.move_to(&to) {
+            Ok(()) => moved.push((name, to)),
             // The administrator has brought it back.
             Err(Errno::ENOENT) => {}
             Err(cause) => {
-                let (from, to) = (expired.dir().path.join(name), staging.dir().path.join(name));
-                removed.errors.push(Error::io_pair("remove", &from, &to, cause));
+                removed.errors.push(Error::io_pair("remove", &from.path(), &to.path(), cause));
             }
         }
     }
     drop(locked);
     // If the moves are not durable, nothing may be removed: after a crash half a tree might be in
     // `expired/`.
-    let synced = sync(&staging).and_then(|()| sync(&expired));
+    let mut synced = dir::sync(staging.subdir()).and_then(|()| dir::sync(expired.subdir()));
+    if moved.iter().any(|(_, to)| to.is_in_root) {
+        synced = synced.and_then(|()| dir::sync(root.dir()));
+    }
     if let Err(error) = synced {
         removed.errors.push(error);
         return Ok(removed);
     }
-    lost_links::note_before_removal(root, staging.dir(), &moved);
+    let linked: Vec<&String> =
+        moved.iter().filter(|(_, to)| !to.is_in_root).map(|(name, _)| *name).collect();
+    lost_links::note_before_removal(root, staging.subdir(), &linked);
     let mut trees = Vec::new();
-    for name in moved {
+    for (name, to) in moved {
         match forget(root, name) {
-            Ok(()) => trees.push(c_name(name)),
+            Ok(()) => trees.push(to),
             // The tree waits in staging for the next run.
             Err(error) => removed.errors.push(error),
         }
@@ -380,10 +382,16 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
     }
     // The window covers a removal that fails half-way, too.
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let (entries, remaining) = root.method().remove(staging.dir(), &trees)?;
-    removed.entries = entries;
-    removed.trees = trees.len() - remaining.len();
-    let set_aside = |remains| unremovable::set_aside(root, staging.dir(), remains);
-    removed.errors.extend(remaining.into_iter().map(set_aside));
+    removed.trees = trees.len();
+    let (in_root, linked): (Vec<Slot>, Vec<Slot>) =
+        trees.into_iter().partition(|slot| slot.is_in_root);
+    for (dir, slots) in [(staging.subdir(), linked), (root.dir(), in_root)] {
+        let names: Vec<CString> = slots.into_iter().map(|slot| slot.name).collect();
+        let (entries, remaining) = root.remove(dir, &names)?;
+        removed.entries += entries;
+        removed.trees -= remaining.len();
+        let set_aside = |remains| unremovable::set_aside(root, dir, remains);
+        removed.errors.extend(remaining.into_iter().map(set_aside));
+    }
     Ok(removed)
 }

@@ -13,6 +13,8 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
+use crate::decide::policy::MethodChoice;
+use crate::engine::remove::Remains;
 use crate::store::dir::{Dir, OwnedDir, c_name, open_followed, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
@@ -20,11 +22,13 @@ use crate::store::lock::DirLock;
 use crate::store::module_directory::missing_module;
 use crate::store::registration::Registration;
 use crate::store::root_checks::{self, make_root};
-use crate::store::snapshot_method::SnapshotMethod;
+use crate::store::snapshot_method::{self, MaybeSubvolume, SnapshotMethod};
+use crate::system::btrfs::Subvolume;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, shell_path};
+use std::ffi::CString;
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,7 @@ pub struct SnapshotRoot {
     private: Option<OwnedFd>,
     /// The type of its file system, if the kernel tells.
     kind: Option<FileSystemType>,
+    method: SnapshotMethod,
     /// The result of a trial of hard links, if one was made.
     trial: Option<LinkTrial>,
     has_lost_records: bool,
@@ -74,6 +79,7 @@ impl SnapshotRoot {
         module_path: &Path,
         name: Option<&[u8]>,
         access: RootAccess,
+        choice: MethodChoice,
     ) -> Result<Self> {
         root_checks::check_places(path, module_path)?;
         if access.makes() {
@@ -91,6 +97,14 @@ impl SnapshotRoot {
         root_checks::check_owner(path, &directory)?;
         if let Some(module) = &module {
             root_checks::check_outside(path, &directory, module)?;
+        }
+        let method = snapshot_method::of_root(
+            (path, directory.as_fd()),
+            (module_path, module.as_ref().map(OwnedFd::as_fd)),
+            (choice, kind.as_ref()),
+            || Ok(Self::registration(path)?.map(|found| found.method())),
+        )?;
+        if let Some(module) = module.as_ref().filter(|_| method == SnapshotMethod::HardLinks) {
             root_checks::check_mounts(path, &directory, module_path, module)?;
         }
         let mut root = SnapshotRoot {
@@ -101,6 +115,7 @@ impl SnapshotRoot {
             module,
             private: None,
             kind,
+            method,
             trial: None,
             has_lost_records: false,
         };
@@ -162,7 +177,34 @@ impl SnapshotRoot {
 
     /// What its snapshots are made by.
     pub(crate) fn method(&self) -> SnapshotMethod {
-        SnapshotMethod::HardLinks
+        self.method
+    }
+
+    /// Whether trees in it can be subvolumes.
+    pub(crate) fn may_have_subvolumes(&self) -> bool {
+        self.kind.as_ref().is_some_and(FileSystemType::is_btrfs)
+    }
+
+    /// The module's subvolume as it is now; none if its directory is not the root of one.
+    pub(crate) fn subvolume(&self) -> Option<Subvolume> {
+        let module = self.module.as_ref().filter(|_| self.may_have_subvolumes())?;
+        Subvolume::of(module.as_fd()).ok().flatten()
+    }
+
+    /// Removes the trees `names` in `parent`, a directory of this root, as
+    /// [`snapshot_method::remove`] does.
+    ///
+    /// # Errors
+    /// If `parent` cannot be opened.
+    pub(crate) fn remove(&self, parent: Dir, names: &[CString]) -> Result<(u64, Vec<Remains>)> {
+        let is_on_btrfs = self.may_have_subvolumes();
+        let module = MaybeSubvolume { is_on_btrfs, subvolume: self.subvolume() };
+        snapshot_method::remove(parent, names, module)
+    }
+
+    /// The root directory, with its path.
+    pub(crate) fn dir(&self) -> Dir<'_> {
+        Dir { directory: self.directory.as_fd(), path: &self.path }
     }
 
     /// The root directory.
@@ -275,7 +317,7 @@ impl SnapshotRoot {
         // Several hooks may find a new root at once.
         let may_write = !matches!(access, RootAccess::Look | RootAccess::Prepare);
         let _guard = may_write.then(|| DirLock::on_directory(self.private())).transpose()?;
-        let wanted = Registration::new(name, &self.module_path);
+        let wanted = Registration::new(name, &self.module_path).with_method(self.method);
         let found = Registration::read(self.private())?;
         if let Some((problem, remedy)) =
             found.as_ref().and_then(|found| found.refuses(&wanted, self.private()))
@@ -284,6 +326,8 @@ impl SnapshotRoot {
         }
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
+        let gains_method = access == RootAccess::Register
+            && found.as_ref().is_some_and(|found| found.method() != self.method);
         match (found, access) {
             // A run was killed, or power failed, while the root was being made: subdirectories may
             // be missing. All are empty, because files are written only after the registration.
@@ -297,7 +341,7 @@ impl SnapshotRoot {
                 self.trial = self.try_links()?;
                 wanted.write(self.private())
             }
-            (Some(_), _) if gains_name => wanted.write(self.private()),
+            (Some(_), _) if gains_name || gains_method => wanted.write(self.private()),
             (Some(_), _) => Ok(()),
         }?;
         if access == RootAccess::Register
@@ -311,6 +355,9 @@ impl SnapshotRoot {
 
     /// A trial of hard links, under the lock of the private directory; none if the disk is full.
     fn try_links(&self) -> Result<Option<LinkTrial>> {
+        if self.method != SnapshotMethod::HardLinks {
+            return Ok(None);
+        }
         match link_trial::of_links(self.subdir(Subdir::Drafts)?.dir()) {
             Ok(LinkTrial::NoLinks) => Err(root_checks::no_hard_links(&self.path, &self.kind())),
             Ok(trial) => Ok(Some(trial)),

@@ -15,11 +15,13 @@ use nix::unistd::geteuid;
 
 use crate::decide::file_system::{Expectation, FileSystemType, without_hard_links};
 use crate::decide::name::SnapshotName;
+use crate::decide::policy::MethodChoice;
 use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
 use crate::store::dir::open_path;
-use crate::store::layout::PRIVATE;
+use crate::store::layout::{PRIVATE, is_private};
 use crate::store::root_checks;
+use crate::store::snapshot_method::{self, SnapshotMethod};
 use crate::system::identity::Identity;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::{MountIdentity, is_privileged, open_parent};
@@ -42,6 +44,13 @@ pub(crate) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
         return Err(inside_module(path));
     }
     let name = module_path.file_name().unwrap_or_default().as_bytes();
+    if module_path.parent() == Some(path) && is_private(name) {
+        return Err(refusal(
+            path,
+            format!("holds the module under a name of this program's own, {}", escape(name)),
+            "call the module's directory something else, such as `latest`".into(),
+        ));
+    }
     if module_path.parent() == Some(path) && SnapshotName::parse(name, &Zone::utc()).is_some() {
         return Err(refusal(
             path,
@@ -213,12 +222,22 @@ pub(crate) fn no_links_at(path: &Path, place: &Path) -> Error {
 
 /// Refuses a root that does not exist yet if it could not be used where it would be made. Returns
 /// its parent directory.
-pub(crate) fn check_future(path: &Path, module_path: &Path) -> Result<PathBuf> {
+pub(crate) fn check_future(
+    path: &Path,
+    module_path: &Path,
+    choice: MethodChoice,
+) -> Result<PathBuf> {
     check_places(path, module_path)?;
     let parent = path.parent().unwrap_or(Path::new("/"));
-    check_kind(path, kind_of(parent).as_ref())?;
+    let kind = kind_of(parent);
+    check_kind(path, kind.as_ref())?;
     let (directory, module) = (open_path(parent)?, open_path(module_path)?);
-    check_mounts(path, &directory, module_path, &module)?;
+    let places = ((path, directory.as_fd()), (module_path, Some(module.as_fd())));
+    if snapshot_method::of_root(places.0, places.1, (choice, kind.as_ref()), || Ok(None))?
+        == SnapshotMethod::HardLinks
+    {
+        check_mounts(path, &directory, module_path, &module)?;
+    }
     Ok(parent.to_path_buf())
 }
 

@@ -22,9 +22,12 @@ pub(crate) struct CountedSizes {
     /// When the count began.
     pub(crate) time: DateTime<Utc>,
     /// What the snapshots, the retired ones and the module took together.
-    pub(crate) total_bytes: u64,
+    /// None if that is not known, as of btrfs snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) total_bytes: Option<u64>,
     /// How much of that the snapshots and retired ones took without the module.
-    pub(crate) history_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history_bytes: Option<u64>,
     #[serde(default, rename = "snapshot", skip_serializing_if = "Vec::is_empty")]
     pub(crate) snapshots: Vec<CountedSnapshot>,
 }
@@ -32,8 +35,8 @@ pub(crate) struct CountedSizes {
 impl CountedSizes {
     pub(crate) fn new(
         time: DateTime<Utc>,
-        total_bytes: u64,
-        history_bytes: u64,
+        total_bytes: Option<u64>,
+        history_bytes: Option<u64>,
         snapshots: Vec<CountedSnapshot>,
     ) -> Self {
         CountedSizes { format: FORMAT, time, total_bytes, history_bytes, snapshots }

@@ -154,7 +154,11 @@ impl SnapshotList {
             // A passing error would keep a snapshot of another program without a record.
             let read = read_record().or_else(|_| read_record());
             let obstacle = device
-                .and_then(|device| obstacle_on(device, root.directory(), &c_name(&name.text)));
+                .and_then(|device| obstacle_on(device, root.directory(), &c_name(&name.text)))
+                .filter(|obstacle| {
+                    // A subvolume in the root is retired and removed as a whole.
+                    *obstacle != Obstacle::Subvolume || !root.visible(&name.text).is_subvolume(root)
+                });
             let item = match read {
                 Ok(record) => {
                     let reader = None;

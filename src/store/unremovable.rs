@@ -3,16 +3,20 @@
 //! If such a tree stayed in staging, each later run would try to remove it and warn. So it is
 //! renamed into `unremovable/` once. `check` reports it there until `rotate --purge` can remove it.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
 
 use crate::decide::obstacle::Obstacles;
 use crate::engine::obstacle::{MAX_ENTRIES, obstacles_in};
 use crate::engine::remove::Remains;
-use crate::store::dir::{Dir, c_name, names_in};
+use crate::store::dir::Dir;
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
+use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -40,60 +44,75 @@ fn describe_cause(obstacles: &Obstacles, error: &Error) -> String {
 
 /// Moves a tree to `unremovable/`. Returns where it is now, and what keeps it from being removed.
 fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obstacles)> {
-    let dir = root.subdir(Subdir::Unremovable)?;
+    let shelf = OpenShelf::open(root, Shelf::Unremovable)?;
+    let is_in_root = from.path == root.path;
+    let from = Slot { dir: from, name: name.to_owned(), is_in_root };
     let base = name.to_string_lossy();
-    let failed = |free: &str, cause| {
-        Error::io_pair(
-            "set aside",
-            &from.path.join(base.as_ref()),
-            &dir.dir().path.join(free),
-            cause,
-        )
-    };
+    let base = base.strip_prefix(Shelf::Staging.prefix()).unwrap_or(&base);
+    let mut last = Errno::EEXIST;
     for number in 0..1_000 {
         let free = if number == 0 { base.to_string() } else { format!("{base}.{number}") };
-        match root.method().retire((from.directory, name), (dir.dir().directory, &c_name(&free))) {
+        let to = shelf.slot_of(&from, &free);
+        match from.move_to(&to) {
             Ok(()) => {
-                let path = escape_path(&dir.dir().path.join(&free));
-                let obstacles =
-                    obstacles_in(dir.dir().directory, &c_name(&free), &path, MAX_ENTRIES);
-                return Ok((path, obstacles));
+                return Ok((escape_path(&to.path()), obstacles_in_slot(root, &to, MAX_ENTRIES)));
             }
-            Err(nix::errno::Errno::EEXIST) => {}
-            Err(cause) => return Err(failed(&free, cause)),
+            Err(Errno::EEXIST) => last = Errno::EEXIST,
+            Err(cause) => last = cause,
+        }
+        if last != Errno::EEXIST {
+            break;
         }
     }
-    Err(failed(base.as_ref(), nix::errno::Errno::EEXIST))
+    let to = shelf.slot_of(&from, base);
+    Err(Error::io_pair("set aside", &from.path(), &to.path(), last))
 }
 
 /// The names of the trees that were set aside.
 pub(crate) fn names(root: &SnapshotRoot) -> Vec<String> {
-    let mut names =
-        root.subdir(Subdir::Unremovable).and_then(|dir| names_in(dir.dir())).unwrap_or_default();
+    let shelf = OpenShelf::open(root, Shelf::Unremovable);
+    let mut names = shelf.and_then(|shelf| shelf.names()).unwrap_or_default();
     names.sort_unstable();
     names
 }
 
 /// What is in the way of removing the tree `name` that was set aside.
 pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
-    let dir = root.subdir(Subdir::Unremovable)?;
-    let path = escape_path(&dir.dir().path.join(name));
-    Ok(obstacles_in(dir.dir().directory, &c_name(name), &path, MAX_ENTRIES))
+    let shelf = OpenShelf::open(root, Shelf::Unremovable)?;
+    Ok(obstacles_in_slot(root, &shelf.slot(name), MAX_ENTRIES))
+}
+
+/// What keeps the tree at `slot` from being removed, as far as `max_entries` show it. That the tree
+/// itself is a subvolume does not.
+pub(crate) fn obstacles_in_slot(root: &SnapshotRoot, slot: &Slot, max_entries: usize) -> Obstacles {
+    let path = escape_path(&slot.path());
+    match slot.is_subvolume(root) {
+        false => obstacles_in(slot.dir.directory, &slot.name, &path, max_entries),
+        true => match open_directory(slot.dir.directory, &slot.name) {
+            Ok(directory) => obstacles_in(directory.as_fd(), c".", &path, max_entries),
+            Err(_) => Obstacles::default(),
+        },
+    }
 }
 
 /// Tries again to remove what was set aside; returns for each that remains what is in the way.
 pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
-    let dir = root.subdir(Subdir::Unremovable)?;
-    let trees: Vec<CString> = names(root).iter().map(|name| c_name(name)).collect();
-    if trees.is_empty() {
+    let shelf = OpenShelf::open(root, Shelf::Unremovable)?;
+    let names = names(root);
+    if names.is_empty() {
         return Ok(Vec::new());
     }
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let Dir { directory, path } = dir.dir();
-    let (_, remains) = root.method().remove(dir.dir(), &trees)?;
-    let describe = |Remains { name, error }: Remains| {
-        let path = escape_path(&path.join(OsStr::from_bytes(name.to_bytes())));
-        describe_cause(&obstacles_in(directory, &name, &path, MAX_ENTRIES), &error)
-    };
-    Ok(remains.into_iter().map(describe).collect())
+    let (in_root, linked): (Vec<Slot>, Vec<Slot>) =
+        names.iter().map(|name| shelf.slot(name)).partition(|slot| slot.is_in_root);
+    let mut left = Vec::new();
+    for (dir, slots) in [(shelf.subdir(), linked), (root.dir(), in_root)] {
+        let names: Vec<CString> = slots.into_iter().map(|slot| slot.name).collect();
+        let (_, remains) = root.remove(dir, &names)?;
+        left.extend(remains.into_iter().map(|Remains { name, error }| {
+            let slot = Slot { dir, name, is_in_root: false };
+            describe_cause(&obstacles_in_slot(root, &slot, MAX_ENTRIES), &error)
+        }));
+    }
+    Ok(left)
 }

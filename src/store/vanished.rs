@@ -21,15 +21,15 @@ use serde::{Deserialize, Serialize};
 use crate::decide::vanished::{
     EarlierRuns, RecordWithoutTree, VanishedSnapshot, vanished_line, was_visible,
 };
-use crate::store::dir::{self, Dir, c_name, names_in};
+use crate::store::dir::{self, Dir, names_in};
 use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::layout::{Subdir, VANISHED_FILE};
 use crate::store::leftovers::forget;
 use crate::store::record::{Record, snapshot_name};
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
-use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
 /// What `vanished.toml` holds.
@@ -215,14 +215,15 @@ fn missed(content: RootContent, now: DateTime<Utc>) -> Result<Vec<VanishedSnapsh
 
 /// Whether the snapshot is at no place of its way from the root to its removal.
 fn is_nowhere(root: &SnapshotRoot, name: &str) -> Result<bool> {
-    let (expired, staging) = (root.subdir(Subdir::Expired)?, root.subdir(Subdir::Staging)?);
-    let here = Dir { directory: root.directory(), path: &root.path };
+    let expired = OpenShelf::open(root, Shelf::Expired)?;
+    let staging = OpenShelf::open(root, Shelf::Staging)?;
     // `undelete` may take it back to the root meanwhile.
-    for dir in [here, expired.dir(), staging.dir(), here] {
-        match stat_entry(dir.directory, &c_name(name)) {
+    let slots = [root.visible(name), expired.slot(name), staging.slot(name), root.visible(name)];
+    for slot in slots {
+        match slot.look() {
             Ok(_) => return Ok(false),
             Err(Errno::ENOENT) => {}
-            Err(cause) => return Err(Error::io("look up", &dir.path.join(name), cause)),
+            Err(cause) => return Err(Error::io("look up", &slot.path(), cause)),
         }
     }
     Ok(true)

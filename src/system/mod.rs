@@ -2,6 +2,7 @@
 //! directories.
 
 pub(crate) mod boot;
+pub(crate) mod btrfs;
 pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod identity;
@@ -13,3 +14,4 @@ pub(crate) mod process;
 pub(crate) mod process_io;
 pub(crate) mod small_file;
 pub(crate) mod syscalls;
+mod unsafe_calls;

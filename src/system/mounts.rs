@@ -16,7 +16,7 @@
 use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,6 +59,10 @@ struct MountEntry {
     /// subvolume.
     root: PathBuf,
     kind: FileSystemType,
+    /// By a mount option of btrfs.
+    may_remove_subvolumes: bool,
+    /// Whether reading a file leaves its time of access as it is.
+    has_no_access_times: bool,
 }
 
 impl Mounts {
@@ -82,9 +86,24 @@ impl Mounts {
             let device = fields.nth(2)?.to_vec();
             let root = PathBuf::from(OsString::from_vec(unescaped(fields.next()?)));
             let point = PathBuf::from(OsString::from_vec(unescaped(fields.next()?)));
+            let options = fields.next()?;
+            let has_no_access_times =
+                options.split(|byte| *byte == b',').any(|option| option == b"noatime");
             // A dash ends the optional fields.
-            let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-            Some(MountEntry { point, device, root, kind: FileSystemType(escape(&unescaped(kind))) })
+            let mut rest = fields.skip_while(|field| *field != b"-");
+            let kind = FileSystemType(escape(&unescaped(rest.nth(1)?)));
+            let options = rest.nth(1).unwrap_or_default();
+            let may_remove_subvolumes = options
+                .split(|byte| *byte == b',')
+                .any(|option| option == b"user_subvol_rm_allowed");
+            Some(MountEntry {
+                point,
+                device,
+                root,
+                kind,
+                may_remove_subvolumes,
+                has_no_access_times,
+            })
         };
         Mounts(text.split(|byte| *byte == b'\n').filter_map(mounted).collect())
     }
@@ -136,6 +155,25 @@ impl Mounts {
             }
         }
         paths
+    }
+
+    /// Where something is mounted below `path`, relative to it.
+    pub(crate) fn below(&self, path: &Path) -> Vec<Vec<u8>> {
+        let relative = |mounted: &MountEntry| {
+            let below = mounted.point.strip_prefix(path).ok()?.as_os_str().as_bytes().to_vec();
+            (!below.is_empty()).then_some(below)
+        };
+        self.0.iter().filter_map(relative).collect()
+    }
+
+    /// Whether reading leaves times of access as they are where `path` lies.
+    pub(crate) fn has_no_access_times(&self, path: &Path) -> bool {
+        self.of(path).is_some_and(|mounted| mounted.has_no_access_times)
+    }
+
+    /// Whether users may remove their own subvolumes on the btrfs that `path` lies on.
+    pub(crate) fn may_remove_subvolumes(&self, path: &Path) -> bool {
+        self.of(path).is_some_and(|mounted| mounted.may_remove_subvolumes)
     }
 
     /// Whether something is mounted below `path`, which is absolute and without symbolic links.

@@ -88,7 +88,9 @@ fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResu
 /// is on the parent's mount is checked afterwards.
 fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResult<OwnedFd> {
     let directory = openat(parent, name, flags, Mode::empty())?;
-    match MountIdentity::of(directory.as_fd())?.admits(MountIdentity::of(parent)?) {
+    let (own, above) = (MountIdentity::of(directory.as_fd())?, MountIdentity::of(parent)?);
+    // openat2 takes a subvolume for no mount either.
+    match own.admits(above) || own.is_subvolume_below(above) {
         true => Ok(directory),
         false => Err(Errno::EXDEV),
     }

@@ -15,7 +15,7 @@ use crate::decide::path_index::PathIndex;
 use crate::decide::zone::Zone;
 use crate::module::root_location::{filled, is_registered_for, parent_of, remembered_root};
 use crate::module::target::Target;
-use crate::store::layout::PRIVATE;
+use crate::store::layout::is_private;
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::{escape, escape_path};
 
@@ -96,9 +96,8 @@ pub(crate) fn planned_root(
 /// Whether `path` is above the root, or within one of its snapshots or `.rsyncd-snapshot`.
 pub(crate) fn reaches_snapshots(path: &Path, root: &Path) -> bool {
     let within = path.strip_prefix(root).ok().and_then(|rest| rest.components().next());
-    let is_ours = |name: &[u8]| {
-        name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
-    };
+    let is_ours =
+        |name: &[u8]| is_private(name) || SnapshotName::parse(name, &Zone::utc()).is_some();
     root.starts_with(path) || within.is_some_and(|first| is_ours(first.as_os_str().as_bytes()))
 }
 

@@ -8,7 +8,10 @@ use crate::engine::compare::{Comparison, DirectoryToCompare, ExplainedDifference
 use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
+use crate::engine::index::Stamp;
+use crate::system::identity::is_untouched_twin;
 use crate::system::mounts::is_mount_point;
+use crate::system::syscalls::stat_entry;
 
 pub(crate) struct EntryComparison<'a> {
     pub(crate) known: &'a ExplainedDifferences,
@@ -17,6 +20,9 @@ pub(crate) struct EntryComparison<'a> {
     pub(crate) snapshot: BorrowedFd<'a>,
     pub(crate) comparison: &'a mut Comparison,
     pub(crate) pending: &'a mut PendingChildren<DirectoryToCompare>,
+    pub(crate) by_change_times: bool,
+    /// Change times before this, nanoseconds since 1970, prove that a file has not changed.
+    pub(crate) settled_ns: i64,
 }
 
 impl EntryComparison<'_> {
@@ -33,7 +39,8 @@ impl EntryComparison<'_> {
                     .push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
-                if !self.is_known_copy(name, live.inode, snapshot.inode) {
+                let is_same = self.by_change_times && live == snapshot && self.is_untouched(name);
+                if !is_same && !self.is_known_copy(name, live.inode, snapshot.inode) {
                     self.comparison.changed += 1;
                 }
             }
@@ -70,6 +77,15 @@ impl EntryComparison<'_> {
         !live.is_directory
             && self.known.has_mount(self.live, name)
             && is_mount_point(self.directory, name)
+    }
+
+    /// Whether the file `name` has the same change time in both trees.
+    fn is_untouched(&self, name: &CStr) -> bool {
+        let [live, snapshot] = [self.directory, self.snapshot].map(|dir| stat_entry(dir, name));
+        live.is_ok_and(|live| {
+            Stamp::of(&live).ctime_ns < self.settled_ns
+                && snapshot.is_ok_and(|snapshot| is_untouched_twin(&live, &snapshot))
+        })
     }
 
     /// Whether the snapshot has a copy of the live inode, which has not changed since. It may have

@@ -3,7 +3,8 @@
 //! changed.
 //!
 //! An equal name with an equal inode number means an unchanged file, because a snapshot's entries
-//! are links to the live inodes. Along the way the comparison takes the live tree's
+//! are links to the live inodes. Of two trees of one btrfs subvolume, the change times have to be
+//! equal, too: no program can set them, and a snapshot keeps them. Along the way the comparison takes the live tree's
 //! [`Fingerprint`], which shows later whether anything in the tree was touched. Several workers
 //! share the walk, and their results are added.
 //!
@@ -131,6 +132,13 @@ pub(crate) struct CompareContext<'a> {
     pub unfinished: Option<&'a UnfinishedSearch>,
     /// Where the live directories that are read are cached for the clone.
     pub cache: Option<&'a ListingCache>,
+    /// Whether both are trees of one subvolume, so that a file may have changed that has the same
+    /// inode number in both: then the change times tell.
+    pub by_change_times: bool,
+    /// When the snapshot began to be made, nanoseconds since 1970. An equal change time proves
+    /// nothing from then on: the file may have been written to while the snapshot was made. None if
+    /// that is not known, as of a snapshot of another program; then it proves that all the same.
+    pub frozen_ns: Option<i64>,
 }
 
 /// Compares `live` with `snapshot`; without one, all entries count as added.
@@ -198,6 +206,8 @@ fn compare_part(
         frames: FrameStack::new(usize::from(job.name.is_some())),
         comparison: Comparison::default(),
     };
+    // All names are told then, those of equal inode numbers, too.
+    walk.comparer.are_apart = knowledge.by_change_times;
     match job.name {
         Some(name) => walk.enter(&name, job.directory)?,
         None => walk.enter_root(job.directory)?,

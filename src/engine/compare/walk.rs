@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
@@ -111,6 +112,15 @@ impl CompareWalk<'_> {
                 Err(cause) if is_gone(cause) && directory.side == PresentIn::Both => {
                     self.comparison.added += 1;
                     return self.visit(DirectoryToCompare { side: PresentIn::Live, ..directory });
+                }
+                // An empty directory that stands for a subvolume of the module. That one has gone.
+                Err(Errno::EXDEV) => {
+                    if directory.side == PresentIn::Both {
+                        self.comparison.changed += 1;
+                        let side = PresentIn::Live;
+                        return self.visit(DirectoryToCompare { side, ..directory });
+                    }
+                    return Ok(());
                 }
                 Err(cause) => {
                     return Err(self.snapshot.error("open the directory", Some(name), cause));
@@ -268,6 +278,8 @@ impl CompareWalk<'_> {
             snapshot: snapshot.as_fd(),
             comparison,
             pending,
+            by_change_times: knowledge.by_change_times,
+            settled_ns: knowledge.frozen_ns.map_or(i64::MAX, |ns| ns - STAMP_LAG_NS),
         };
         let directories = (live.as_fd(), snapshot.as_fd());
         let entries = differences(directories, None, comparer, failed, |name, live, snapshot| {

@@ -24,6 +24,7 @@ mod unchanged;
 mod walk;
 
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 
 use crate::decide::entry_changes::EntryChange;
 use crate::decide::path_patterns::{PathPatterns, PatternReach};
@@ -34,12 +35,17 @@ use crate::engine::diff::indexes::{DiffIndexes, IndexPlaces, IndexReaders};
 use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::listing::Listing;
+use crate::system::btrfs::Subvolume;
 use crate::system::identity::SysResult;
 use crate::tell::error::Error;
 use crate::tell::progress::LongWork;
 
 /// How many entries of a directory that differ are sorted at once.
 pub(crate) const MOST_AT_ONCE: usize = 32_768;
+
+/// Making a snapshot of a subvolume takes less time than this, once what was written before is on
+/// its way to the disk.
+const LONGEST_MAKING_NS: i64 = 10_000_000_000;
 
 /// How an entry differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +86,12 @@ pub(crate) fn report_differences(
     patterns: &PathPatterns,
     report: &mut dyn DiffReport,
 ) -> SysResult<()> {
-    let (old, new) = (Descent::new(old)?, Descent::new(new)?);
+    let (mut old, mut new) = (Descent::new(old)?, Descent::new(new)?);
     // On two file systems, an equal inode number means nothing.
     let indexes = indexes.filter(|_| old.device() == new.device());
     let mut comparer = DirectoryComparer::default();
     comparer.are_apart = old.device() != new.device();
+    let settled_ns = settled_ns([&mut old, &mut new]);
     let mut walk = DiffWalk {
         old,
         new,
@@ -92,6 +99,7 @@ pub(crate) fn report_differences(
         patterns,
         report,
         comparer,
+        settled_ns,
         listing: Listing::default(),
         frames: FrameStack::new(0),
         work: LongWork::begin("comparing"),
@@ -99,6 +107,17 @@ pub(crate) fn report_differences(
     // A report that has ended the walk knows that.
     let _ = walk.run();
     Ok(())
+}
+
+/// Change times before this, nanoseconds since 1970, prove that a file of two subvolumes has not
+/// changed: it was not written to while one of them was made.
+fn settled_ns(trees: [&mut Descent; 2]) -> i64 {
+    let made = trees.map(|tree| {
+        let root = tree.directory().ok()?;
+        Some(Subvolume::of(root.as_fd()).ok()??.made_ns)
+    });
+    let [Some(one), Some(other)] = made else { return i64::MIN };
+    one.min(other).saturating_sub(LONGEST_MAKING_NS)
 }
 
 /// Which trees have a directory.
@@ -146,6 +165,8 @@ struct DiffWalk<'a> {
     patterns: &'a PathPatterns,
     report: &'a mut dyn DiffReport,
     comparer: DirectoryComparer,
+    /// See [`settled_ns`].
+    settled_ns: i64,
     listing: Listing,
     frames: FrameStack<DiffFrame>,
     work: LongWork,

@@ -16,10 +16,11 @@ use crate::run::verify::examine::examine;
 use crate::run::verify::verified::{LackingSnapshot, Verified};
 use crate::run::verify::{known_damage, refresh};
 use crate::store;
-use crate::store::dir::{self, names_in};
+use crate::store::dir::{self};
 use crate::store::layout::Subdir;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -36,7 +37,7 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     known_damage::add_known(&root, &mut verified)?;
     known_damage::keep(&root, &verified)?;
     // While a run is building a snapshot, an inode that it has just linked may look unaltered.
-    let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
+    let is_uncertain = !OpenShelf::open(&root, Shelf::Staging)?.names()?.is_empty();
     State::update(root.private(), |state| {
         let before = state.damage.take();
         state.damage =

@@ -1,6 +1,7 @@
 //! What a verification works on: the snapshots of a root, and the inode log. It only reads.
 
 use std::ffi::CString;
+use std::os::fd::AsFd;
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -17,11 +18,13 @@ use crate::store::layout::Subdir;
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf, Slot};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::store::vanished::{self, RootContent};
+use crate::system::btrfs::Subvolume;
 use crate::system::identity::Identity;
-use crate::system::syscalls::stat_entry;
+use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 
 pub(crate) struct CheckedSnapshot {
@@ -51,6 +54,11 @@ pub(crate) struct Evidence<'a> {
     /// The links of snapshots that vanished.
     pub(crate) removed_links: Vec<RemovedLinks>,
     pub(crate) vanished: UnacceptedSnapshots,
+    /// How many visible snapshots are subvolumes. They share no files with the module, and nothing
+    /// of them is compared.
+    pub(crate) subvolumes: usize,
+    /// Those of them that can be or were written to.
+    pub(crate) changed_subvolumes: Vec<String>,
 }
 
 impl<'a> Evidence<'a> {
@@ -71,6 +79,8 @@ impl<'a> Evidence<'a> {
             retired: Vec::new(),
             removed_links: Vec::new(),
             vanished: UnacceptedSnapshots::default(),
+            subvolumes: 0,
+            changed_subvolumes: Vec::new(),
         };
         // Visible snapshots are listed before retired ones, so a snapshot that is retired in
         // between is in at least one of the lists.
@@ -84,12 +94,21 @@ impl<'a> Evidence<'a> {
         let is_gone = |one: &VanishedSnapshot| !one.partly || !content.has(&one.name);
         let gone: Vec<VanishedSnapshot> = gone.into_iter().filter(is_gone).collect();
         for item in list.items {
+            let slot = root.visible(&item.name.text);
+            if slot.is_subvolume(root) {
+                evidence.subvolumes += 1;
+                if !is_as_made(&slot) {
+                    evidence.changed_subvolumes.push(item.name.text);
+                }
+                continue;
+            }
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             let entries = item.record.as_ref().and_then(Record::exact_entries);
             let found = evidence.find(item.name.text, by_name, false)?;
             evidence.snapshots.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
         }
-        for name in retired {
+        let shelf = OpenShelf::open(root, Shelf::Expired)?;
+        for name in retired.into_iter().filter(|name| !shelf.slot(name).is_subvolume(root)) {
             let entries = exact_entries(root, &name);
             let found = evidence.find(name, i64::MAX, true)?;
             evidence.retired.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
@@ -179,6 +198,13 @@ impl<'a> Evidence<'a> {
         let Dir { directory, path } = self.dir(snapshot);
         walk_counting(directory, path, &snapshot.c_name, visit)
     }
+}
+
+/// Whether the subvolume there is as it was made, as far as the file system tells.
+fn is_as_made(slot: &Slot) -> bool {
+    let directory = open_directory(slot.dir.directory, &slot.name);
+    let found = directory.and_then(|directory| Subvolume::of(directory.as_fd()));
+    found.is_ok_and(|found| found.is_some_and(|found| found.is_as_made()))
 }
 
 /// How many entries the retired snapshot `name` has by its record; none if that is not known.

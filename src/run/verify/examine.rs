@@ -32,6 +32,8 @@ pub(crate) fn examine(
     let touches = touches::confirm(&evidence, &windows, survey.touches, &survey.held, &lacking)?;
     let mut verified = Verified {
         snapshots: evidence.snapshots.len(),
+        subvolumes: evidence.subvolumes,
+        changed_subvolumes: std::mem::take(&mut evidence.changed_subvolumes),
         inodes: survey.inodes,
         unknown: survey.unknown,
         unprovable: touches.unprovable,

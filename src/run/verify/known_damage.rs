@@ -18,6 +18,7 @@ use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::system::btrfs::Subvolume;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, unescape};
@@ -99,6 +100,10 @@ pub(crate) fn of_restore(
     entries: Option<u64>,
     note: &mut dyn FnMut(Error),
 ) -> Vec<ComparisonGap> {
+    // Nothing can be altered in a read-only subvolume, and nothing is recorded of its files.
+    if matches!(Subvolume::of(source.directory()), Ok(Some(found)) if found.is_read_only) {
+        return Vec::new();
+    }
     let private = match OwnedDir::open(&source.root_path.join(PRIVATE)) {
         Ok(private) => private,
         Err(error) => return vec![nothing_compared(&error)],

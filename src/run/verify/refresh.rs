@@ -23,6 +23,7 @@ use crate::store::layout::Subdir;
 use crate::store::leftovers::unlisted;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::tell::error::Result;
@@ -76,7 +77,7 @@ pub(crate) fn refresh(
     stale: &HashSet<u64>,
     accepted: &HashSet<u64>,
 ) -> Result<()> {
-    let (dir, expired) = (root.subdir(Subdir::Inodes)?, root.subdir(Subdir::Expired)?);
+    let (dir, expired) = (root.subdir(Subdir::Inodes)?, OpenShelf::open(root, Shelf::Expired)?);
     let visible: Vec<String> = SnapshotList::read(root, &target.policy.time_zone)?
         .items
         .into_iter()
@@ -85,10 +86,11 @@ pub(crate) fn refresh(
     let retired = retire::retired(root)?;
     // A snapshot that a listing lacks must keep its baselines.
     let is_listed = unlisted(root, &visible, &retired)?.is_empty();
-    let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
-    let there =
-        retired.iter().map(|name| (expired.dir().directory, expired.dir().path, c_name(name)));
-    let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
+    let here = visible.iter().map(|name| root.visible(name));
+    let slots = here.chain(retired.iter().map(|name| expired.slot(name)));
+    let linked = slots.filter(|slot| !slot.is_subvolume(root));
+    let trees: Vec<(BorrowedFd, &Path, CString)> =
+        linked.map(|slot| (slot.dir.directory, slot.dir.path, slot.name)).collect();
     if let Some(inode_log) = InodeLog::read(dir.dir())? {
         let mut present = vec![false; inode_log.len()];
         let mut unreadable = 0;

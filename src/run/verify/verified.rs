@@ -14,6 +14,10 @@ use crate::tell::escape::escape;
 pub(crate) struct Verified {
     /// How many snapshots were examined.
     pub snapshots: usize,
+    /// How many more are subvolumes, of which nothing is compared.
+    pub subvolumes: usize,
+    /// Those of them that are or were writable, so that they may have been changed.
+    pub changed_subvolumes: Vec<String>,
     /// How many inodes in them were compared with the inode log.
     pub inodes: u64,
     /// How many inodes had no baseline.
