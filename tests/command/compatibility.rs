@@ -10,7 +10,7 @@ use support::module::Module;
 /// Lets a newer version have written the file, and returns its text.
 fn make_newer(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("a file of ours");
-    let newer = text.replacen("format = 1", "format = 2", 1);
+    let newer = text.replacen("format = 1", "format = 9", 1);
     assert_ne!(newer, text, "{path:?} has a format");
     fs::write(path, &newer).expect("written");
     newer
@@ -23,7 +23,7 @@ fn nothing_happens_in_a_root_of_a_newer_version() {
         let path = module.private(file);
         let newer = make_newer(&path);
         fs::write(module.latest.join("new"), "new").expect("written");
-        let words = "its format is 2, this version reads up to 1";
+        let words = "its format is 9, this version reads up to";
         for command in [&["snapshot", "data"][..], &["rotate", "data"], &["verify", "data"]] {
             module.run(command).exits(&[1]).says(file).says(words);
         }
@@ -40,7 +40,7 @@ fn a_snapshot_of_a_newer_version_stays() {
     let path = module.private("records").join(format!("{name}.toml"));
     let newer = make_newer(&path);
     fs::write(module.latest.join("new"), "new").expect("written");
-    module.run(&["snapshot", "data"]).exits(&[4]).says("its format is 2");
+    module.run(&["snapshot", "data"]).exits(&[4]).says("its format is 9");
     assert_eq!(module.snapshots().len(), 2);
     module.run(&["rotate", "data"]).exits(&[4]).says("stays, since its record cannot be read");
     assert_eq!(fs::read_to_string(&path).expect("a file"), newer);
@@ -70,7 +70,9 @@ fn the_version_tells_the_format_of_the_files() {
     let module = Module::new();
     let version = env!("CARGO_PKG_VERSION");
     let run = module.run(&["--version"]).exits(&[0]);
-    run.says(&format!("rsyncd-snapshot {version}\n")).says("commit: ").says("root: 1\n");
+    run.says(&format!("rsyncd-snapshot {version}\n"))
+        .says("commit: ")
+        .says("root: 1; with btrfs: 2\n");
     let short = module.run(&["-V"]).exits(&[0]);
     assert_eq!(short.stdout(), format!("rsyncd-snapshot {version}\n"));
 }

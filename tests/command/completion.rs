@@ -172,6 +172,7 @@ fn expected_offers([retired, old, newest]: &[String; 3]) -> Vec<(String, Vec<&st
 
 #[test]
 fn zsh_completes_as_bash_does() {
+    slow!();
     if !have(&["zsh", "sed", "grep"]) {
         return;
     }

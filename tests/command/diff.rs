@@ -18,6 +18,7 @@ use support::module::Module;
 use support::random::Random;
 use support::run::{Run, copy_program, tool};
 use support::simulated::settle;
+use support::subvolumes::{are_subvolumes, remove_snapshot};
 use support::{AS_ORDINARY_USER, fingerprint, have, is_root, root, tree};
 
 /// What differs by path, as words.
@@ -141,6 +142,7 @@ fn compare(old: &Path, new: &Path, path: &[u8], differences: &mut Differences) {
 
 #[test]
 fn any_two_states_of_a_random_history_differ_as_plain_calls_say() {
+    slow!();
     for seed in 0..support::by_sweep(3, 6, 60) {
         let module = Module::new();
         tree::one_of_each(&module.latest);
@@ -340,6 +342,7 @@ fn odd_names_are_escaped_in_text_and_json() {
 
 #[test]
 fn deep_and_wide_trees_are_compared_within_bounds() {
+    slow!();
     const LEVELS: usize = 1_500;
     // More than are sorted at once.
     const FILES: usize = 33_000;
@@ -369,11 +372,15 @@ fn deep_and_wide_trees_are_compared_within_bounds() {
     let back = module.run(&["diff", "data", &second, &first]).exits(&[0]);
     assert_eq!(count(&back.stdout(), "removed"), in_deep);
     // The standard library cannot remove so deep a tree.
+    for name in module.snapshots().iter().filter(|_| are_subvolumes()) {
+        remove_snapshot(&module.snapshot(name));
+    }
     Run::of(tool("rm").arg("-rf").arg(&module.root)).exits(&[0]);
 }
 
 #[test]
 fn directories_that_the_index_knows_are_not_read() {
+    only_hard_links!("the index of directories");
     if !have(&["strace"]) {
         return;
     }
@@ -502,6 +509,7 @@ fn trees_on_two_file_systems_are_compared_by_content() {
 
 #[test]
 fn a_reader_that_wants_no_more_ends_it_and_a_full_disk_fails_it() {
+    slow!();
     let module = Module::new();
     tree::small(&module.latest);
     module.expect_snapshot();
@@ -519,6 +527,7 @@ fn a_reader_that_wants_no_more_ends_it_and_a_full_disk_fails_it() {
 /// The output waits for a reader, and meanwhile the snapshot is retired, removed, or recycled.
 #[test]
 fn a_snapshot_that_goes_while_it_is_compared_is_an_error() {
+    slow!();
     for (side, end) in
         [("old", &["expire"][..]), ("old", &["expire", "--now"]), ("new", &["expire"])]
     {
@@ -550,6 +559,7 @@ fn a_snapshot_that_goes_while_it_is_compared_is_an_error() {
 
 #[test]
 fn a_diff_that_is_killed_leaves_nothing_and_is_no_success() {
+    slow!();
     let (module, name) = changed_module();
     tree::numbered(&module.latest, 60, 60);
     let before = fingerprint::of(&module.root);

@@ -238,6 +238,7 @@ fn each_mistake_of_a_hook_is_named_with_its_line() {
 
 #[test]
 fn hooks_that_work_in_another_form_are_no_mistake() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let directory = &patient.module.directory;
     let link = directory.join("rsyncd-snapshot");
@@ -304,6 +305,7 @@ fn a_module_that_clients_cannot_write_to_is_named() {
 
 #[test]
 fn modules_that_are_read_only_on_purpose_are_no_mistake() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let (root, directory) = (&patient.module.root, &patient.module.directory);
     let downloads = directory.join("downloads");
@@ -339,6 +341,7 @@ fn modules_that_are_read_only_on_purpose_are_no_mistake() {
 
 #[test]
 fn users_who_cannot_log_in_are_named() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let secrets = patient.module.directory.join("secrets");
     let path = secrets.display();
@@ -389,6 +392,7 @@ fn users_who_cannot_log_in_are_named() {
 
 #[test]
 fn hosts_that_no_client_can_be_are_named() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let good = patient.good();
     let with = |hosts: &str| {

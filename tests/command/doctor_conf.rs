@@ -125,6 +125,7 @@ fn a_line_without_an_equals_sign_is_told() {
 
 #[test]
 fn refused_options_of_a_backup_are_a_note_and_tear_no_module() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let with = |options: &str| {
         let line = format!("read only = no\nrefuse options = {options}");
@@ -158,6 +159,7 @@ fn refused_options_of_a_backup_are_a_note_and_tear_no_module() {
 
 #[test]
 fn files_of_rules_with_a_mistake_are_told_with_their_line() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let rules = patient.module.directory.join("rules");
     let name = rules.display();

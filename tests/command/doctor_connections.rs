@@ -66,6 +66,7 @@ fn each(patient: &Patient, prepare: impl Fn(&Path), lines: &[(&str, Option<Told>
 
 #[test]
 fn hosts_are_read_as_rsync_reads_them() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let refused = |words| Some(("hosts-refused", "critical", words));
     each(
@@ -111,6 +112,7 @@ fn hosts_are_read_as_rsync_reads_them() {
 
 #[test]
 fn users_are_matched_as_rsync_matches_them() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let users = |words| Some(("auth-users", "critical", words));
     each(
@@ -338,6 +340,7 @@ fn a_relative_path_that_the_daemon_does_not_find_is_told() {
 /// Each parameter of the whole daemon with nonsense for its value.
 #[test]
 fn nonsense_above_all_modules_is_told_if_it_keeps_clients_out() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let good = patient.good();
     let directory = patient.source.display().to_string();

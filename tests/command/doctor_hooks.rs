@@ -71,6 +71,7 @@ fn a_program_that_runs_no_other_is_a_warning() {
 
 #[test]
 fn pushes_without_a_hook_after_them_are_told_as_that() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let (good, post) = (patient.good(), patient.post());
     patient.works();

@@ -43,6 +43,7 @@ fn a_path_that_rsync_cannot_enter_is_named() {
 
 #[test]
 fn what_else_turns_every_push_away_is_named() {
+    slow!();
     let Some(patient) = Patient::new() else { return };
     let good = patient.good();
     let secrets = patient.module.directory.join("secrets");

@@ -44,6 +44,7 @@ fn rsyncd_conf(server: &Server) -> String {
 
 #[test]
 fn rsync_serves_the_example_configuration_and_its_hook_works() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }

@@ -11,6 +11,7 @@ use support::history::{module_until, write_record};
 use support::module::Module;
 use support::run::Run;
 use support::server::Server;
+use support::subvolumes::are_subvolumes;
 use support::time::{name_of_age, now};
 
 /// Keeps the first of each of the last three days.
@@ -181,7 +182,9 @@ fn the_dry_run_is_the_plan() {
     assert_eq!(plan["snapshots"], dry_run["snapshots"]);
     assert_eq!(plan["bytes_freed"], dry_run["bytes_freed"]);
     assert!(plan["snapshots"][0]["covered_by"].is_array(), "{plan}");
-    module.run(&["rotate", "data", "--dry-run"]).exits(&[0]).says("frees");
+    let run = module.run(&["rotate", "data", "--dry-run"]).exits(&[0]);
+    // How much a subvolume frees is not known before.
+    assert_eq!(run.stdout().contains("frees"), !are_subvolumes(), "{run}");
 }
 
 #[test]
@@ -220,6 +223,7 @@ fn two_hundred_snapshots_are_planned_for_at_once() {
 
 #[test]
 fn another_policy_is_shown_beside_the_present_one() {
+    only_hard_links!("sizes by numbers of links");
     let module = module_until(at("2024-11-22T18:00:00Z"), 24, 6);
     module.write_policy(THREE_DAYS);
     let file = module.directory.join("other.toml");
@@ -261,6 +265,7 @@ fn another_policy_is_shown_beside_the_present_one() {
 
 #[test]
 fn two_policies_are_compared_without_max_expire() {
+    only_hard_links!("sizes by numbers of links");
     let module = module_until(at("2024-11-22T18:00:00Z"), 24, 30);
     let rules = "min_keep = 1\ntime_zone = \"UTC\"\nmax_expire = 4\n";
     module.write_policy(&format!("[defaults]\nkeep = {{ daily = 20 }}\n{rules}"));
@@ -354,6 +359,7 @@ fn a_replay_shows_what_a_policy_holds_after_two_years() {
 
 #[test]
 fn the_table_in_the_document_is_what_the_program_prints() {
+    slow!();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md");
     let document = fs::read_to_string(file).expect("docs/policy.md");
     let table = document

@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use support::module::{Module, NAME};
+use support::subvolumes::remove_snapshot;
 use support::{time::wait_until, tree};
 
 /// A module on which everything lies at once: state lost, damage, torn, due, a client that has not
@@ -26,7 +27,7 @@ fn troubled() -> (Module, String) {
     drop(lock);
     module.write_policy("[defaults]\nlock_wait = \"20s\"\n");
     sleep(Duration::from_millis(50));
-    fs::remove_dir_all(module.snapshot(&gone)).expect("removed");
+    remove_snapshot(&module.snapshot(&gone));
     tree::set_mode(&module.latest.join("read me"), 0o600);
     module.run(&["verify", NAME]).exits(&[1]);
     fs::write(module.latest.join(".rsync-system-backup-partial"), "").expect("a file");
@@ -44,6 +45,8 @@ const STANDING: [(&str, &str); 6] = [
 
 #[test]
 fn each_release_says_what_it_ended_and_what_still_stands() {
+    slow!();
+    only_hard_links!("changes of snapshots, which are read-only");
     for (option, ended) in [
         ("--torn", "no longer torn"),
         ("--damage", "1 altered file accepted as found"),
@@ -67,6 +70,7 @@ fn each_release_says_what_it_ended_and_what_still_stands() {
 
 #[test]
 fn nothing_stands_after_all_is_released() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, _) = troubled();
     fs::remove_file(module.latest.join(".rsync-system-backup-partial")).expect("removed");
     for option in ["--torn", "--damage", "--vanished"] {
@@ -81,6 +85,7 @@ fn nothing_stands_after_all_is_released() {
 
 #[test]
 fn a_broken_policy_stands_and_hides_no_other_trouble() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, gone) = troubled();
     module.write_policy("[defaults]\nmin_keep = \"x\"\n");
     module

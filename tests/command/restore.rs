@@ -582,6 +582,7 @@ const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age
 
 #[test]
 fn a_snapshot_does_not_expire_while_it_is_restored() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

@@ -50,6 +50,8 @@ fn restore(module: &Module, snapshot: &str, paths: &[&str]) -> Run {
 
 #[test]
 fn what_a_snapshot_lacks_damages_that_snapshot_only() {
+    slow!();
+    only_hard_links!("changes of snapshots, which are read-only");
     for (number, lacking) in [(0, "oldest"), (1, "middle"), (2, "newest")] {
         let (module, names) = history();
         let name = &names[number];
@@ -102,6 +104,7 @@ fn what_a_snapshot_lacks_damages_that_snapshot_only() {
 
 #[test]
 fn a_write_in_place_is_told_where_a_snapshot_lacks_other_files() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     fs::remove_file(module.snapshot(&names[1]).join("a")).expect("removed");
     sleep(TICK);
@@ -124,6 +127,7 @@ fn a_write_in_place_is_told_where_a_snapshot_lacks_other_files() {
 
 #[test]
 fn a_restore_of_an_altered_file_names_it_and_fails() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     let append = |path: &str| {
         let path = module.latest.join(path);
@@ -154,6 +158,7 @@ fn a_restore_of_an_altered_file_names_it_and_fails() {
 
 #[test]
 fn a_link_that_a_reader_adds_is_no_alarm() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     let outside = module.directory.join("linked");
     fs::create_dir(&outside).expect("a directory");
@@ -183,6 +188,7 @@ fn rewrite_unseen(path: &std::path::Path, accessed: SystemTime) {
 
 #[test]
 fn a_write_to_a_file_that_was_read_since_it_was_linked_is_seen() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     let hour_ago = SystemTime::now() - Duration::from_secs(3_600);
     let seconds = hour_ago.duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
@@ -202,6 +208,8 @@ fn a_write_to_a_file_that_was_read_since_it_was_linked_is_seen() {
 
 #[test]
 fn a_write_to_what_only_older_snapshots_have_is_seen() {
+    slow!();
+    only_hard_links!("changes of snapshots, which are read-only");
     for number in [0, 1] {
         let (module, names) = history();
         let path = module.snapshot(&names[number]).join("n");
@@ -218,6 +226,8 @@ fn a_write_to_what_only_older_snapshots_have_is_seen() {
 
 #[test]
 fn a_damaged_snapshot_that_is_removed_accuses_no_other() {
+    slow!();
+    only_hard_links!("changes of snapshots, which are read-only");
     let ways = ["--now", "retired", "purged", "never verified", "recycled"];
     for (number, how) in [(0, ways[0])].into_iter().chain(ways.map(|how| (1, how))) {
         if how == "recycled" && !may_recycle() {
@@ -276,6 +286,8 @@ fn a_damaged_snapshot_that_is_removed_accuses_no_other() {
 
 #[test]
 fn as_many_added_as_removed_entries_are_told() {
+    slow!();
+    only_hard_links!("changes of snapshots, which are read-only");
     type Change = fn(&Path);
     let changes: [(&str, Change, &str); 5] = [
         (
@@ -357,6 +369,7 @@ fn as_many_added_as_removed_entries_are_told() {
 
 #[test]
 fn other_attributes_of_a_directory_are_no_other_entries() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     for name in &names {
         let sub = module.snapshot(name).join("sub");
@@ -379,6 +392,7 @@ fn other_attributes_of_a_directory_are_no_other_entries() {
 
 #[test]
 fn a_directory_is_compared_with_what_was_recorded_before_any_verification() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     fs::remove_file(module.snapshot(&names[1]).join("sub/c")).expect("removed");
     let words = format!("{} has other entries than when it was taken, in sub", names[1]);
@@ -390,6 +404,7 @@ fn a_directory_is_compared_with_what_was_recorded_before_any_verification() {
 
 #[test]
 fn what_was_added_to_a_snapshot_is_told() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     tree::write(&module.snapshot(&names[1]).join("sub/added"), "evil");
     sleep(TICK);
@@ -413,6 +428,7 @@ fn what_was_added_to_a_snapshot_is_told() {
 
 #[test]
 fn a_restore_compares_with_what_was_recorded_before_any_verification() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     let append = |path: PathBuf| {
         let mut file = fs::OpenOptions::new().append(true).open(path).expect("open");
@@ -432,6 +448,7 @@ fn a_restore_compares_with_what_was_recorded_before_any_verification() {
 
 #[test]
 fn a_directory_of_a_snapshot_that_lacks_entries_is_not_surely_whole() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     fs::remove_file(module.snapshot(&names[1]).join("sub/c")).expect("removed");
     sleep(TICK);
@@ -444,6 +461,7 @@ fn a_directory_of_a_snapshot_that_lacks_entries_is_not_surely_whole() {
 
 #[test]
 fn a_damaged_snapshot_may_expire_before_its_damage_is_accepted() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     fs::remove_dir_all(module.snapshot(&names[0]).join("sub")).expect("removed");
     fs::remove_file(module.snapshot(&names[0]).join("a")).expect("removed");
@@ -473,6 +491,8 @@ fn not_compared(
 
 #[test]
 fn a_restore_and_verify_say_that_an_index_cannot_be_read() {
+    slow!();
+    only_hard_links!("the index of directories");
     type Spoil = fn(&Path);
     let spoil: [(Spoil, &str); 4] = [
         (|path| fs::remove_file(path).expect("removed"), "its directory index is missing"),
@@ -517,6 +537,7 @@ fn a_restore_and_verify_say_that_an_index_cannot_be_read() {
 
 #[test]
 fn a_restore_and_verify_say_that_a_record_cannot_be_read() {
+    only_hard_links!("the log of inodes");
     let (module, names) = history();
     let record = module.private(&format!("records/{}.toml", names[1]));
     let text = fs::read_to_string(&record).expect("a record");
@@ -531,6 +552,7 @@ fn a_restore_and_verify_say_that_a_record_cannot_be_read() {
 
 #[test]
 fn a_restore_and_verify_say_that_the_inode_log_is_missing_or_damaged() {
+    only_hard_links!("the log of inodes");
     let (module, names) = history();
     let log = module.private("inodes/catalogue");
     let bytes = fs::read(&log).expect("the inode log");
@@ -554,6 +576,7 @@ fn a_restore_and_verify_say_that_the_inode_log_is_missing_or_damaged() {
 
 #[test]
 fn a_restore_says_that_what_verify_found_cannot_be_read() {
+    only_hard_links!("changes of snapshots, which are read-only");
     let (module, names) = history();
     fs::remove_file(module.snapshot(&names[1]).join("sub/c")).expect("removed");
     sleep(TICK);
@@ -566,6 +589,7 @@ fn a_restore_says_that_what_verify_found_cannot_be_read() {
 
 #[test]
 fn nothing_is_lost_of_a_snapshot_of_another_program() {
+    only_hard_links!("the log of inodes");
     let (module, _) = history();
     let name = "2019-08-02T12-00-00Z";
     module.make_old_snapshot(name);
@@ -583,6 +607,7 @@ fn nothing_is_lost_of_a_snapshot_of_another_program() {
 
 #[test]
 fn a_copied_root_is_told_and_can_be_accepted() {
+    only_hard_links!("a root that was copied by cp");
     let (module, names) = history();
     let moved = module.directory.join("moved");
     Run::of(tool("cp").arg("-a").arg(&module.root).arg(&moved)).exits(&[0]);
@@ -610,6 +635,8 @@ fn a_copied_root_is_told_and_can_be_accepted() {
 
 #[test]
 fn known_damage_stays_until_it_is_released_or_the_snapshot_is_gone() {
+    slow!();
+    only_hard_links!("changes of snapshots, which are read-only");
     for is_released in [true, false] {
         let (module, names) = history();
         let sub = module.snapshot(&names[1]).join("sub");
@@ -636,6 +663,8 @@ fn known_damage_stays_until_it_is_released_or_the_snapshot_is_gone() {
 
 #[test]
 fn verify_warns_until_change_times_count_again() {
+    slow!();
+    only_hard_links!("the log of inodes");
     for content in [None, Some("damaged")] {
         let (module, _) = history();
         let windows = module.private("inodes/windows");

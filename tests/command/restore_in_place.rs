@@ -137,6 +137,7 @@ fn kill_half_way(module: &Module, snapshot: &str, paths: &[&str]) {
 
 #[test]
 fn a_killed_restore_tears_until_it_is_repeated() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -161,6 +162,7 @@ fn a_killed_restore_tears_until_it_is_repeated() {
 
 #[test]
 fn the_command_that_repeats_a_killed_restore_replaces_newer_files_again() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

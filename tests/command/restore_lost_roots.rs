@@ -10,6 +10,7 @@ use std::process::Command;
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
 use support::run::{Run, copy_program, tool};
+use support::subvolumes::are_subvolumes;
 use support::{AS_ORDINARY_USER, BINARY, ORDINARY_USER, exact, have, is_root, root, tree};
 
 /// Restores everything out of `arguments` into a new directory, and compares.
@@ -34,6 +35,7 @@ fn full_module() -> (Module, String, PathBuf) {
 
 #[test]
 fn a_damaged_root_can_be_restored_from() {
+    slow!();
     let (module, name, snapshot) = full_module();
     let path = snapshot.display().to_string();
     let ways = [&["data", &name][..], &["data", "newest"], &[&path]];
@@ -50,7 +52,8 @@ fn a_damaged_root_can_be_restored_from() {
     fs::write(module.private("state.toml"), "no toml [").expect("damaged");
     restore_all();
     fs::remove_file(module.private(&format!("records/{name}.toml"))).expect("removed");
-    fs::remove_file(module.private(&format!("index/{name}"))).expect("removed");
+    let removed = fs::remove_file(module.private(&format!("index/{name}")));
+    assert!(removed.is_ok() || are_subvolumes(), "only trees of hard links have an index");
     restore_all();
     fs::write(module.private("root.toml"), "\0\0\0").expect("damaged");
     restore_all();
@@ -62,6 +65,7 @@ fn a_damaged_root_can_be_restored_from() {
 
 #[test]
 fn a_broken_policy_does_not_hinder_a_restore() {
+    slow!();
     let (module, name, snapshot) = full_module();
     module.write_policy("[defaults]\nkep = 3\n");
     for arguments in [&["data", &name][..], &["data", "newest"], &["data", "--at", "2100-01-01"]] {
@@ -73,6 +77,7 @@ fn a_broken_policy_does_not_hinder_a_restore() {
 
 #[test]
 fn a_rescue_system_restores_from_a_moved_disk() {
+    slow!();
     let (module, name, _) = full_module();
     // Mounted elsewhere, on a machine that knows neither the module nor the daemon.
     let moved = module.directory.join("mnt");
@@ -163,6 +168,7 @@ fn an_ordinary_user_restores_what_may_be_read() {
 
 #[test]
 fn a_module_whose_directory_is_gone_is_restored_by_its_name() {
+    slow!();
     let (module, name, snapshot) = full_module();
     let away = module.directory.join("away");
     fs::rename(&module.latest, &away).expect("moved");
@@ -172,7 +178,7 @@ fn a_module_whose_directory_is_gone_is_restored_by_its_name() {
     }
     let run = module.run(&["restore", "data", &name, ".", "--in-place"]).exits(&[1]);
     let told = run.stderr();
-    let make = told.split('`').find(|part| part.starts_with("install -d ")).expect("a command");
+    let make = told.split('`').find(|part| part.contains("install -d ")).expect("a command");
     // What was the module is no place for a restore.
     let mut command = module.command(&["restore", "data", &name, "--to"]);
     Run::of(command.arg(&module.latest)).exits(&[2]).says("--in-place");

@@ -255,6 +255,7 @@ fn ask(port: &str, name: &str) -> Served {
 
 #[test]
 fn random_files_mean_to_the_reader_what_they_mean_to_rsync() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }

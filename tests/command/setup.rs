@@ -290,6 +290,7 @@ fn drop_ins_are_written_for_each_unit_of_a_daemon() {
 
 #[test]
 fn a_directory_with_an_odd_name_is_served_or_refused() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }

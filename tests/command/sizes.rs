@@ -78,6 +78,7 @@ fn a_snapshot_takes_alone_what_du_says() {
 
 #[test]
 fn every_number_is_right_after_any_history() {
+    slow!();
     let mut random = Random::new(21);
     let module = with_policy();
     push_file(&module, "0", 5_000);

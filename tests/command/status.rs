@@ -158,6 +158,7 @@ fn a_running_push_and_a_due_snapshot_are_told() {
 
 #[test]
 fn the_run_that_holds_the_lock_is_told_with_its_phase_and_not_waited_for() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

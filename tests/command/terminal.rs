@@ -71,6 +71,7 @@ const COMMANDS: [&str; 17] = [
 
 #[test]
 fn no_line_is_longer_than_the_terminal() {
+    slow!();
     if !have(&["script"]) {
         return;
     }

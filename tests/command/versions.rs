@@ -15,6 +15,7 @@ use support::file_system::Mount;
 use support::module::{Module, NAME};
 use support::run::Run;
 use support::simulated::Simulated;
+use support::subvolumes::copy_snapshot;
 use support::{AS_ORDINARY_USER, have, is_root, may_mount, tree};
 
 use crate::restore_lost_roots::open_to_an_ordinary_user;
@@ -55,7 +56,7 @@ fn with_history(changes: [Change; 4]) -> Module {
 }
 
 fn link_tree(from: &Path, to: &Path) {
-    Run::of(support::run::tool("cp").arg("-al").arg(from).arg(to)).exits(&[0]);
+    copy_snapshot(from, to);
 }
 
 fn versions(module: &Module, arguments: &[&str]) -> Run {
@@ -81,6 +82,7 @@ fn extent(one: &Value) -> (Option<&str>, Option<&str>, usize, bool) {
 
 #[test]
 fn two_hundred_pushes_show_as_versions_with_a_gap() {
+    slow!();
     let module = Simulated::new(Module::new(), ALL);
     let path = module.latest.join("sub/file");
     fs::create_dir_all(module.latest.join("sub/other")).expect("a directory");
@@ -219,7 +221,7 @@ fn retired_and_partial_snapshots_and_the_module_are_told_apart() {
         ]
     );
     let copy = |one: &Value| PathBuf::from(one["copy_from"].as_str().expect("a path"));
-    assert_eq!(copy(&of_file[0]), module.private(&format!("expired/{}/file", OLD[0])));
+    assert_eq!(copy(&of_file[0]), module.retired_snapshot(OLD[0]).join("file"));
     assert_eq!(copy(&of_file[4]), module.latest.join("file"));
     assert_eq!(extent(&of_file[4]), (None, None, 0, true));
     assert_eq!(copy(&found[1]["versions"][0]), module.snapshot(OLD[3]).join("always"));
@@ -248,7 +250,7 @@ fn a_path_in_a_module_or_snapshot_needs_no_module() {
     fs::create_dir_all(spoofed.join(".rsyncd-snapshot")).expect("a directory");
     tree::write(&spoofed.join("file"), "x");
     tree::write(&module.latest.join("sub/.rsyncd-snapshot"), "x");
-    let retired = module.private(&format!("expired/{}/sub/file", OLD[0]));
+    let retired = module.retired_snapshot(OLD[0]).join("sub/file");
     let ask = |from: &Path, words: &[&OsStr]| {
         let mut command = module.command(&["versions"]);
         Run::of(command.args(words).current_dir(from))
@@ -325,6 +327,7 @@ fn a_path_that_is_nowhere_comes_with_the_nearest_names() {
 
 #[test]
 fn damaged_files_are_marked() {
+    only_hard_links!("writes in place that change snapshots");
     let module = Module::new();
     fs::create_dir(module.latest.join("sub")).expect("a directory");
     put(&module.latest.join("sub/file"), "as it was", 1_000);
@@ -405,6 +408,7 @@ fn what_is_mounted_in_the_module_is_not_looked_at() {
 
 #[test]
 fn a_path_of_thousands_of_levels_has_versions() {
+    slow!();
     let module = Module::new();
     // Confined by Landlock, the time of a run grows with the square of the depth. A path of a
     // thousand such levels is longer than the kernel takes, too.
@@ -589,6 +593,7 @@ fn versions_and_diff_read_a_pattern_alike() {
 
 #[test]
 fn two_stars_stand_for_any_number_of_levels_within_bounds() {
+    slow!();
     let module = Module::new();
     // More levels than a process may have open directories, and longer than any path.
     tree::deep(&module.latest.join("deep"), 3_000, 8);

@@ -46,6 +46,7 @@ fn begin_snapshot_with(module: &Module, delay: &str, phase: &str) -> Running {
 
 #[test]
 fn a_run_that_waits_for_the_lock_says_who_holds_it_and_what_that_run_does() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -92,6 +93,7 @@ fn a_holder_that_says_nothing_is_unknown_and_a_free_lock_is_not_told() {
 
 #[test]
 fn a_job_that_waits_in_the_queue_says_which_jobs_are_before_it() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -128,6 +130,7 @@ fn a_repair_that_waits_for_a_push_says_whose_it_is() {
 /// It waits at the gate, as a push does.
 #[test]
 fn a_restore_in_place_that_waits_for_a_run_says_for_which() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

@@ -223,6 +223,7 @@ fn recycling_run(fill: impl Fn(&Path), change: impl Fn(&Path, &str)) -> Trace {
 
 #[test]
 fn an_unchanged_module_costs_one_call_for_each_directory_without_others() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -280,6 +281,7 @@ fn in_module(arguments: &str) -> bool {
 
 #[test]
 fn a_directory_with_others_costs_an_open_a_look_and_a_close() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -293,6 +295,7 @@ fn a_directory_with_others_costs_an_open_a_look_and_a_close() {
 
 #[test]
 fn a_level_deep_down_is_opened_twice() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

@@ -38,26 +38,31 @@ fn assert_equals_copy_on(kind: Kind) {
 
 #[test]
 fn a_snapshot_equals_a_hard_linked_copy_on_ext4() {
+    only_hard_links!("a copy by cp --link");
     assert_equals_copy_on(Kind::Ext4);
 }
 
 #[test]
 fn a_snapshot_equals_a_hard_linked_copy_on_xfs() {
+    only_hard_links!("a copy by cp --link");
     assert_equals_copy_on(Kind::Xfs);
 }
 
 #[test]
 fn a_snapshot_equals_a_hard_linked_copy_on_btrfs() {
+    only_hard_links!("a copy by cp --link");
     assert_equals_copy_on(Kind::Btrfs);
 }
 
 #[test]
 fn a_snapshot_equals_a_hard_linked_copy_on_tmpfs() {
+    only_hard_links!("a copy by cp --link");
     assert_equals_copy_on(Kind::Tmpfs);
 }
 
 #[test]
 fn a_snapshot_equals_a_hard_linked_copy_in_the_temporary_directory() {
+    only_hard_links!("a copy by cp --link");
     let module = Module::new();
     assert_equals_copy(&module);
 }
@@ -83,6 +88,7 @@ fn a_tree_deeper_than_path_max_is_whole_and_expires() {
 
 #[test]
 fn a_thousand_levels_need_no_thousand_descriptors() {
+    slow!();
     let module = Module::new();
     tree::deep(&module.latest, 1100, 3);
     let limited =
@@ -116,6 +122,7 @@ fn a_thousand_levels_need_no_thousand_descriptors() {
 /// once.
 #[test]
 fn a_directory_with_very_many_subdirectories_is_linked_compared_and_removed() {
+    slow!();
     let module = Module::new();
     let directory = |number: usize| module.latest.join(format!("{}{number:06}", "n".repeat(200)));
     // The program reads such a directory again for each few thousand of its subdirectories.

@@ -194,6 +194,7 @@ fn a_root_that_lost_hard_links_says_so_too() {
 
 #[test]
 fn a_kernel_without_renameat2_makes_and_rotates_snapshots() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

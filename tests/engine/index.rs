@@ -176,6 +176,7 @@ fn assert_quick_changes_are_found(module: &Simulated, rounds: usize) {
 
 #[test]
 fn a_change_right_after_a_run_is_found() {
+    slow!();
     assert_quick_changes_are_found(&indexed(), 3);
 }
 
@@ -241,6 +242,7 @@ fn a_change_at_any_moment_of_a_run_is_found_by_the_next() {
 
 #[test]
 fn edits_during_runs_are_in_the_snapshot_of_the_first_quiet_one() {
+    slow!();
     let module = indexed();
     // Nearly everything may be gone at once.
     module.write_policy(&format!("{EXPIRING}anomaly_share = \"100%\"\n"));
@@ -387,6 +389,7 @@ fn without_an_index_trees_are_compared() {
 
 #[test]
 fn an_index_cut_short_is_not_used() {
+    slow!();
     let cases = if full() { 400 } else { 24 };
     assert_damage_does_no_harm(cases, |index, number| {
         let length = fs::metadata(index).expect("an index").len();
@@ -410,6 +413,7 @@ fn an_index_cut_short_is_not_used() {
 
 #[test]
 fn an_index_with_a_wrong_byte_is_not_used() {
+    slow!();
     let cases = if full() { 3_000 } else { 60 };
     assert_damage_does_no_harm(cases, |index, number| {
         let mut bytes = fs::read(index).expect("an index");
@@ -423,6 +427,7 @@ fn an_index_with_a_wrong_byte_is_not_used() {
 
 #[test]
 fn an_index_that_is_something_else_is_not_used() {
+    slow!();
     let garbage: [fn(Vec<u8>) -> Vec<u8>; 9] = [
         |_| Vec::new(),
         |_| b"\n".to_vec(),
@@ -443,6 +448,7 @@ fn an_index_that_is_something_else_is_not_used() {
 
 #[test]
 fn an_index_grown_out_of_all_proportion_costs_no_memory() {
+    slow!();
     let module = indexed();
     for name in
         [newest(&module), module.retired().file_name().expect("a name").to_string_lossy().into()]
@@ -488,6 +494,7 @@ fn put(from: &Path, to: &Path) {
 
 #[test]
 fn an_index_that_is_no_file_is_neither_followed_nor_waited_for() {
+    slow!();
     type Replace = fn(&Path, &Path);
     let mut replacements: Vec<(&str, Replace)> = vec![
         ("a link to it", |index, aside| {
@@ -668,6 +675,7 @@ const TAMPERINGS: &[(&str, fn(&Path, &Path))] = &[
 
 #[test]
 fn a_retired_snapshot_that_was_changed_is_recycled_correctly() {
+    slow!();
     // At once, and after a while.
     for wait in [false, true] {
         for part in TAMPERINGS.chunks(6) {
@@ -757,6 +765,7 @@ fn a_full_comparison_every_week_says_so_if_the_index_was_wrong() {
 
 #[test]
 fn a_full_comparison_says_so_as_well_if_something_else_has_changed() {
+    slow!();
     let module = indexed();
     let old = newest(&module);
     settle();
@@ -797,6 +806,7 @@ fn a_change_that_the_index_shows_raises_no_complaint() {
 
 #[test]
 fn the_policy_says_how_often_everything_is_compared() {
+    slow!();
     let module = indexed();
     module.write_policy(&format!("{EXPIRING}full_comparison = \"5h\"\n"));
     in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), "x"));
@@ -879,6 +889,7 @@ fn cp(how: &str, from: &Path, to: &Path) {
 
 #[test]
 fn the_next_snapshot_shows_a_tree_that_was_restored() {
+    slow!();
     for part in RESTORATIONS.chunks(7) {
         std::thread::scope(|scope| {
             for (what, restore) in part {

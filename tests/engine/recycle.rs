@@ -505,6 +505,7 @@ fn of_several_that_are_retired_at_once_the_newest_waits() {
 
 #[test]
 fn a_failed_transfer_and_a_purge_leave_nothing_that_is_retired() {
+    slow!();
     type Work = fn(&Simulated) -> Run;
     let works: [Work; 2] = [
         |module| module.run_after(12).exits(&[0]),

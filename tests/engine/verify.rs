@@ -240,6 +240,7 @@ fn rows() -> Vec<Row> {
 
 #[test]
 fn each_change_in_place_is_reported_with_file_and_snapshots() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }
@@ -392,6 +393,7 @@ fn rounds() -> usize {
 
 #[test]
 fn whatever_makes_other_files_or_names_is_no_damage() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }
@@ -453,6 +455,7 @@ fn kill_a_run(module: &Module, random: &mut Random) {
 
 #[test]
 fn a_damaged_catalogue_reports_no_damage_and_is_made_whole() {
+    slow!();
     let module = Module::new();
     tree::small(&module.latest);
     module.expect_snapshot();

@@ -60,6 +60,7 @@ fn what_clients_of_five_versions_sent_is_classified() {
 
 #[test]
 fn what_the_installed_client_sends_is_classified() {
+    slow!();
     if !have(&["rsync", "env"]) {
         return;
     }
@@ -218,6 +219,7 @@ fn harmless(random: &mut Random) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_push_with_pull_options_as_values_stays_one() {
+    slow!();
     let pushes: Vec<_> = commands()
         .into_iter()
         .filter(|command| command.kind.writes())
@@ -241,6 +243,7 @@ fn a_push_with_pull_options_as_values_stays_one() {
 
 #[test]
 fn no_garbage_is_a_pull_or_hides_what_rewrites() {
+    slow!();
     for seed in 0..50_000 {
         let mut random = Random::new(seed);
         let mut arguments = bytes(&["rsyncd", "--server", "."]);

@@ -185,6 +185,7 @@ fn sections(server: &Server, case: usize) -> String {
 
 #[test]
 fn rsyncd_and_this_program_understand_hostile_arguments_alike() {
+    slow!();
     if !have(&["rsync", "env"]) {
         return;
     }

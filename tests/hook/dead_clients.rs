@@ -12,6 +12,7 @@ use serde_json::Value;
 use support::daemon::{Daemon, GOOD, client, kill, paired};
 use support::module::{Module, ledger};
 use support::run::Run;
+use support::subvolumes::are_subvolumes;
 use support::time::{now, wait_until};
 use support::tree;
 
@@ -51,6 +52,7 @@ fn pushed(module: &Module, source: &Path) {
 
 #[test]
 fn snapshots_from_a_timer_do_not_hide_a_dead_client() {
+    slow!();
     let Some((module, source)) = paired() else { return };
     pushed(&module, &source);
     module.write_policy(HOUR);
@@ -86,6 +88,7 @@ fn snapshots_from_a_timer_do_not_hide_a_dead_client() {
 
 #[test]
 fn each_client_has_its_own_last_push() {
+    slow!();
     let Some((module, source)) = paired() else { return };
     let secrets = module.directory.join("secrets");
     fs::write(&secrets, "anna:a\nberta:b\n").expect("secrets");
@@ -126,6 +129,7 @@ fn each_client_has_its_own_last_push() {
 
 #[test]
 fn a_module_that_never_had_a_push_is_critical_after_max_age() {
+    slow!();
     let Some((module, source)) = paired() else { return };
     let section = Daemon::pair_section(&module, "data", &module.latest, "");
     let daemon = Daemon::start(&module, &section);
@@ -340,6 +344,11 @@ fn nothing_is_synced_more_often_than_before_pushes_were_noted() {
         text.lines().filter(|line| line.contains("sync")).count()
     };
     let unchanged = syncs("0");
+    if are_subvolumes() {
+        // That run made a snapshot to compare, and removed it. The next one sees at once that
+        // nothing has changed, and writes the state alone.
+        return assert_eq!(syncs("0"), 3, "the module, the draft of the state, its name");
+    }
     assert_eq!(unchanged, 4, "the record, its name, the draft of the state, the state's name");
 }
 
@@ -374,7 +383,7 @@ fn an_entry_of_a_newer_version_is_refused_and_kept() {
     let Some((module, source)) = paired() else { return };
     pushed(&module, &source);
     let entry = module.private("transfers/4711");
-    fs::write(&entry, "format = 2\nkind = \"new\"\n").expect("an entry");
+    fs::write(&entry, "format = 3\nkind = \"new\"\n").expect("an entry");
     let run = module.run(&["snapshot", "data"]).exits(&[1]).says("newer version");
     assert!(!run.stderr().contains("disk"), "{run}");
     let found = check(&module, 2).says("newer version").stdout();

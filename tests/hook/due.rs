@@ -14,6 +14,7 @@ use serde_json::Value;
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
 use support::run::Run;
+use support::subvolumes::are_subvolumes;
 use support::time::{next_second, wait_until};
 use support::tree;
 
@@ -54,6 +55,7 @@ fn push_while_the_lock_is_busy(module: &Module, text: &str) {
 
 #[test]
 fn serving_a_manual_run_makes_no_torn_tree_complete() {
+    slow!();
     for wait in ["0s", "1s"] {
         let servers: [fn(&Module); 4] = [
             |module| assert_eq!(serve_due(module)["outcome"], "published"),
@@ -115,6 +117,7 @@ fn a_later_manual_run_takes_nothing_from_a_good_push() {
 
 #[test]
 fn a_failed_transfer_after_a_good_push_leaves_nothing_complete() {
+    slow!();
     // Whether or not the failed one gets to look at the tree.
     for busy in [false, true] {
         let (module, first) = Module::with_snapshot();
@@ -202,6 +205,7 @@ fn an_unchanged_run_makes_up_for_a_failure() {
 
 #[test]
 fn a_mistake_in_the_policy_is_told_by_every_hook_of_a_torn_module() {
+    slow!();
     for policy in ["[defaults]\nkepp = 1\n", "[defaults\n", ""] {
         let (module, first) = torn_module();
         module.write_policy(policy);
@@ -217,6 +221,7 @@ fn a_mistake_in_the_policy_is_told_by_every_hook_of_a_torn_module() {
 
 #[test]
 fn a_torn_tree_that_equals_the_newest_complete_snapshot_keeps_it_current() {
+    slow!();
     let (module, name) = Module::with_snapshot();
     module.run_hook_after(12).exits(&[0]);
     let verified_until =
@@ -245,9 +250,9 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_transfer_that_fails_on_a_full_disk_tears_the_module_all_the_same() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 16, &["-m", "0", "-b", "1024"]) else {
-        return;
-    };
+    let options = if are_subvolumes() { &[][..] } else { &["-m", "0", "-b", "1024"] };
+    let file_system = FileSystem::with(Kind::Ext4.or_btrfs(), 16, options);
+    let Some(file_system) = file_system else { return };
     let module = Module::on(&file_system);
     tree::small(&module.latest);
     let first = module.expect_snapshot();

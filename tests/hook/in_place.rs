@@ -64,6 +64,7 @@ fn rewrite(path: &Path, content: &str, keeps_time: bool) {
 
 #[test]
 fn each_change_in_place_is_found_and_no_other() {
+    only_hard_links!("the log of inodes");
     type Row = (&'static str, fn(&Path), &'static [&'static str]);
     let rows: [Row; 9] = [
         ("nothing", |_| (), &[]),
@@ -115,6 +116,7 @@ fn each_change_in_place_is_found_and_no_other() {
 
 #[test]
 fn a_file_with_two_names_is_one_change() {
+    only_hard_links!("the log of inodes");
     let module = filled();
     settle();
     rewrite(&module.latest.join("one"), "THE", true);
@@ -124,6 +126,7 @@ fn a_file_with_two_names_is_one_change() {
 
 #[test]
 fn what_was_never_recorded_is_unknown() {
+    only_hard_links!("the log of inodes");
     let module = filled();
     fs::remove_file(module.private("inodes/catalogue")).expect("removed");
     fs::write(module.latest.join("new"), "in no snapshot").expect("a file");
@@ -134,6 +137,7 @@ fn what_was_never_recorded_is_unknown() {
 
 #[test]
 fn a_change_while_no_window_is_known_is_not_ours() {
+    only_hard_links!("the log of inodes");
     let module = filled();
     assert!(look(&module).is_none());
     tree::write(&module.latest.join("new"), "");
@@ -146,6 +150,7 @@ fn a_change_while_no_window_is_known_is_not_ours() {
 
 #[test]
 fn our_own_links_and_removals_are_no_change() {
+    only_hard_links!("the log of inodes");
     let module = filled();
     for number in 0..3 {
         tree::write(&module.latest.join("sub/new"), &number.to_string());
@@ -158,6 +163,8 @@ fn our_own_links_and_removals_are_no_change() {
 
 #[test]
 fn rsync_in_place_is_found_where_comparing_finds_nothing() {
+    slow!();
+    only_hard_links!("the log of inodes");
     if !have(&["rsync"]) {
         return;
     }
@@ -220,6 +227,8 @@ fn publish(module: &Module, changes: &InPlaceChanges, recycle: Option<&str>, tim
 
 #[test]
 fn a_snapshot_of_a_change_in_place_is_blamed_for_nothing() {
+    slow!();
+    only_hard_links!("the log of inodes");
     for (is_recycled, content) in [
         (false, "the content and more"),
         (true, "the content and more"),

@@ -21,6 +21,7 @@ mod pair;
 mod partial_dirs;
 mod registering;
 mod second_server;
+mod subvolumes;
 mod temporaries;
 mod torn;
 mod unchanged;

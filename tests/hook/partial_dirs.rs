@@ -24,6 +24,8 @@ fn inode(path: PathBuf) -> u64 {
 
 #[test]
 fn a_push_names_only_partial_directories_that_are_accepted() {
+    slow!();
+    only_hard_links!("files that the module and its snapshots share");
     let Some((module, source)) = paired() else { return };
     module.write_policy("[defaults]\npartial_dirs = [\"jobs/parts\"]\n");
     let daemon = Daemon::of_pair(&module);
@@ -52,6 +54,7 @@ fn a_push_names_only_partial_directories_that_are_accepted() {
 
 #[test]
 fn what_is_in_a_partial_directory_is_copied_and_known() {
+    only_hard_links!("files that the module and its snapshots share");
     let module = Module::new();
     module.write_policy("[defaults]\npartial_dirs = [\"jobs/parts\"]\nmin_age = \"0s\"\ngrace = \"0s\"\nmin_keep = 1\nkeep = { minutely = 1 }\n");
     let names = [".rsync-partial/a", "deep/er/.~tmp~/a", "x/jobs/parts/a"];
@@ -85,6 +88,7 @@ fn what_is_in_a_partial_directory_is_copied_and_known() {
 
 #[test]
 fn a_recycled_snapshot_with_links_in_a_partial_directory_gets_copies() {
+    only_hard_links!("files that the module and its snapshots share");
     if !support::root() {
         return;
     }
@@ -111,6 +115,7 @@ fn a_recycled_snapshot_with_links_in_a_partial_directory_gets_copies() {
 
 #[test]
 fn links_in_a_partial_directory_make_the_option_refused() {
+    only_hard_links!("files that the module and its snapshots share");
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     write(&module, "documents/.rsync-partial/report", "part");
@@ -137,6 +142,7 @@ fn links_in_a_partial_directory_make_the_option_refused() {
 
 #[test]
 fn a_link_in_the_place_of_a_partial_directory_is_not_followed() {
+    only_hard_links!("files that the module and its snapshots share");
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     daemon.push(&source, "data", &[]).exits(&[0]);
@@ -161,6 +167,7 @@ fn links(module: &Module) -> PathBuf {
 
 #[test]
 fn a_link_that_comes_with_the_push_is_not_followed() {
+    only_hard_links!("files that the module and its snapshots share");
     let Some((module, source)) = paired() else { return };
     if !support::root() {
         return;

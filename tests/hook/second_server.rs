@@ -51,6 +51,7 @@ fn copy(second: &Module, daemon: &Daemon, to: &Path) -> Run {
 
 #[test]
 fn a_second_server_keeps_its_own_history_of_the_newest_snapshots() {
+    slow!();
     if !have(&["flock", "setfacl"]) {
         return;
     }

@@ -97,6 +97,7 @@ fn a_first_transfer_that_fails_leaves_a_torn_root_without_snapshots() {
 
 #[test]
 fn six_failures_and_listings_never_expire_the_last_good_state() {
+    slow!();
     let (module, good) = Module::with_snapshot();
     module.write_policy(
         "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nkeep_partial = 1\npartial_on_exit = [12]\n",

@@ -112,6 +112,7 @@ fn changes_are_found_even_where_the_times_of_directories_do_not_tell() {
 
 #[test]
 fn an_attribute_of_a_directory_set_changed_or_removed_is_a_change() {
+    slow!();
     let module = module();
     let directory = module.latest.join("directory");
     if !tree::set_attribute(&directory, "user.comment", b"one") {
@@ -197,6 +198,7 @@ fn neither_snapshot_nor_comparison_opens_a_file() {
 
 #[test]
 fn thousands_of_files_in_one_directory_are_compared_and_linked() {
+    slow!();
     let module = Module::new();
     tree::numbered(&module.latest, 1, 5000);
     let name = module.expect_snapshot();

@@ -33,6 +33,7 @@ use support::{fingerprint, tree};
 
 #[test]
 fn a_storm_tears_no_snapshot_and_loses_no_push() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }
@@ -49,6 +50,7 @@ fn a_storm_tears_no_snapshot_and_loses_no_push() {
 
 #[test]
 fn without_the_pair_the_same_storm_tears_snapshots() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }
@@ -81,6 +83,7 @@ fn after_two_pushes() -> (Site, Vec<load::event::Event>) {
 
 #[test]
 fn the_verdict_notices_each_thing_that_it_is_there_for() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }
@@ -152,6 +155,7 @@ const GREEDY: &str =
 
 #[test]
 fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }

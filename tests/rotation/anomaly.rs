@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use support::module::Module;
-use support::simulated::{EXPIRING, Simulated, entries};
+use support::simulated::{EXPIRING, Simulated};
 use support::tree;
 
 /// 20 directories with 60 files each: 1,220 entries.
@@ -32,6 +32,7 @@ fn braked(module: &Simulated) -> bool {
 
 #[test]
 fn rewriting_most_of_a_tree_pauses_expiry_until_release() {
+    slow!();
     let module = large("");
     let good = module.publish();
     encrypt(&module.latest, 11);
@@ -77,6 +78,7 @@ fn rewriting_most_of_a_tree_pauses_expiry_until_release() {
 
 #[test]
 fn further_anomalies_pin_nothing_and_release_leaves_only_pins_of_people() {
+    slow!();
     let module = large("");
     let good = module.publish();
     let mut names = vec![good.clone()];
@@ -103,6 +105,7 @@ fn further_anomalies_pin_nothing_and_release_leaves_only_pins_of_people() {
 /// An earlier version pinned one more snapshot with each large change, and marked none as its own.
 #[test]
 fn release_takes_away_the_pins_that_an_earlier_version_left() {
+    slow!();
     let module = large("");
     let names: Vec<String> = (0..3)
         .map(|number| {
@@ -131,6 +134,7 @@ fn pins(module: &Simulated) -> Vec<String> {
 
 #[test]
 fn a_pin_of_the_administrator_does_not_undo_that_of_the_guard() {
+    slow!();
     let module = large("");
     let good = module.publish();
     encrypt(&module.latest, 11);
@@ -145,6 +149,7 @@ fn a_pin_of_the_administrator_does_not_undo_that_of_the_guard() {
 
 #[test]
 fn most_of_a_tree_removed_is_an_anomaly_too() {
+    slow!();
     let module = large("");
     let good = module.publish();
     for directory in 0..11 {
@@ -160,6 +165,7 @@ fn most_of_a_tree_removed_is_an_anomaly_too() {
 
 #[test]
 fn additions_half_a_tree_and_small_trees_pause_nothing() {
+    slow!();
     let module = large("");
     module.publish();
     tree::numbered(&module.latest.join("more"), 30, 60);
@@ -178,6 +184,7 @@ fn additions_half_a_tree_and_small_trees_pause_nothing() {
 
 #[test]
 fn the_share_is_the_policys() {
+    slow!();
     let module = large("anomaly_share = \"10%\"\n");
     module.publish();
     encrypt(&module.latest, 3);
@@ -194,11 +201,12 @@ fn the_share_is_the_policys() {
 
 #[test]
 fn retired_snapshots_wait_while_expiry_is_paused() {
+    slow!();
     let module = large("");
     let first = module.publish();
     tree::write(&module.latest.join("d0001/f0001"), "x");
     module.publish();
-    assert_eq!(entries(&module.private("expired")), [first.as_str()]);
+    assert_eq!(Module::retired(&module), [first.as_str()]);
     encrypt(&module.latest, 20);
     module.pass(1);
     module.run().exits(&[4]);
@@ -208,7 +216,7 @@ fn retired_snapshots_wait_while_expiry_is_paused() {
         module.run_after(status).exits(&[0, 4]);
     }
     assert_eq!(module.snapshots().len(), 3);
-    assert_eq!(entries(&module.private("expired")), [first.as_str()]);
+    assert_eq!(Module::retired(&module), [first.as_str()]);
     module.server.run(&["undelete", "data", &first]).exits(&[0]);
     assert!(module.snapshot(&first).join("d0001/f0001").is_file());
 }

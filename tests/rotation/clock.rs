@@ -411,6 +411,7 @@ fn a_long_time_off_is_believed_after_a_day_of_uptime() {
 
 #[test]
 fn a_drifting_clock_is_found_out() {
+    slow!();
     for percent in [-50, -5, 5, 50, 300] {
         let mut worlds = Worlds::new(&usual());
         worlds.pushes(240, HOUR);
@@ -426,6 +427,7 @@ fn a_drifting_clock_is_found_out() {
 
 #[test]
 fn small_corrections_are_no_reason_for_a_doubt() {
+    slow!();
     let mut worlds = Worlds::new(&usual());
     let mut random = Random::new(3);
     for hour in 0..24 * 200 {
@@ -513,6 +515,7 @@ fn pushes_around(error: TimeDelta) {
 
 #[test]
 fn a_push_dated_15_days_behind_displaces_nothing() {
+    slow!();
     // Not to the hour: else the name is taken.
     pushes_around(days(-15) + TimeDelta::minutes(5));
 }
@@ -561,6 +564,7 @@ fn a_doubt_lets_go_what_goes_by_every_time() {
 
 #[test]
 fn no_time_in_doubt_costs_what_the_right_one_keeps() {
+    slow!();
     let years = 3_653;
     for error in [days(20), days(-20), days(years), days(-years), TimeDelta::hours(5)] {
         for back in [days(0), error / 2, -error] {
@@ -752,6 +756,7 @@ fn live(seed: u64) -> Worlds {
 
 #[test]
 fn no_wrong_clock_costs_what_the_right_one_keeps() {
+    slow!();
     let histories = support::by_sweep(20, 100, 40_000);
     let (mut resumed, mut with_undated, mut expired) = (0, 0, 0);
     for seed in 0..histories {

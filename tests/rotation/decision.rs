@@ -226,6 +226,7 @@ fn one_bad_push_does_not_expire_the_last_good_state() {
 /// The same history once as quiet runs and once as if each had made a snapshot of its own.
 #[test]
 fn a_quiet_period_counts_like_a_snapshot_each_run() {
+    slow!();
     let policies = [
         daily(3),
         policy(&[

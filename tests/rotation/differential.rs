@@ -28,9 +28,10 @@ use rsyncd_snapshot::decide::snapshot_verdict::RotationHistory;
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{at, bare_policy, between, moments, schemes, smallest};
 use support::file_system::{FileSystem, Kind};
-use support::module::{Module, visible};
+use support::module::{Module, registration, visible};
 use support::random::Random;
 use support::run::{Run, tool};
+use support::subvolumes::make_module_directory;
 use support::{by_sweep, have, tree};
 
 // -- Random sets as data ---------------------------------------------------------------------------
@@ -136,6 +137,7 @@ fn compare(names: &[String], case: &Case, decision: &mut Decision) -> Result<Exp
 
 #[test]
 fn random_sets_are_decided_alike() {
+    slow!();
     let Some(original) = &Original::get() else { return };
     let decision = RefCell::new(Decision::of(original));
     let (mut expired, mut different) = (0, 0);
@@ -214,6 +216,7 @@ impl<'a> Both<'a> {
 
 #[test]
 fn random_directories_are_rotated_alike() {
+    slow!();
     let Some(original) = &Original::get() else { return };
     let mut decision = Decision::of(original);
     let now = support::time::now();
@@ -332,11 +335,11 @@ fn two_modules<'a>(
     let ours = ["a", "b"].map(|name| directory("ours", name));
     for (root, names) in theirs.iter().chain(&ours).zip(names.iter().chain(&names)) {
         for name in *names {
-            fs::create_dir_all(root.join(name)).expect("a directory");
+            make_module_directory(&root.join(name));
         }
     }
     let section = |name: &str, root: &Path| {
-        fs::create_dir(root.join("latest")).expect("the module");
+        make_module_directory(&root.join("latest"));
         both.module.rsyncd_conf_section(name, &root.join("latest"))
     };
     let sections = ["a", "b"].into_iter().zip(&ours).map(|(name, root)| section(name, root));
@@ -351,8 +354,7 @@ fn register(root: &std::path::Path, name: &str) {
     fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .expect("a mode");
     fs::create_dir(private.join("records")).expect("the records of no snapshot");
-    let path = root.join("latest");
-    let text = format!("format = 1\nmodule = \"{name}\"\npath = \"{}\"\n", path.display());
+    let text = registration(name, &root.join("latest"));
     fs::write(private.join("root.toml"), text).expect("a registration");
 }
 
@@ -430,6 +432,7 @@ fn a_configuration_that_is_not_strict_is_not_strict() {
 
 #[test]
 fn a_removal_that_fails_does_not_end_the_run() {
+    only_hard_links!("a file of a snapshot cannot be removed");
     let Some(original) = &Original::get() else { return };
     let Some(file_system) = FileSystem::new(Kind::Ext4) else { return };
     if !have(&["chattr"]) {

@@ -120,6 +120,7 @@ fn random_policy(random: &mut Random) -> Policy {
 
 #[test]
 fn the_forecast_is_what_a_simulation_push_by_push_shows() {
+    slow!();
     let mut random = Random::new(4);
     let mut compared = [0; 2];
     let rounds = support::by_sweep(10, 40, 40);

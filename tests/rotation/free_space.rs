@@ -10,7 +10,6 @@ use std::process::Stdio;
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
 use support::run::Run;
-use support::simulated::entries;
 use support::time::wait_until;
 use support::{have, tree};
 
@@ -68,7 +67,7 @@ const ALL: &str = "keep = { daily = \"always\" }\nmin_keep = 3\n";
 
 #[test]
 fn too_little_space_expires_the_oldest_first_with_warnings() {
-    for kind in [Kind::Ext4, Kind::Btrfs] {
+    for kind in [Kind::Ext4.or_btrfs(), Kind::Btrfs] {
         let Some(file_system) = FileSystem::with(kind, 160, &[]) else { return };
         let (module, names) = module(&file_system, ALL);
         let free = free_mebibytes(&module.root);
@@ -95,7 +94,7 @@ fn too_little_space_expires_the_oldest_first_with_warnings() {
 
 #[test]
 fn the_floors_pins_and_the_newest_hold_whatever_is_missing() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     module.run(&["pin", "data", &names[1]]).exits(&[0]);
@@ -111,13 +110,13 @@ fn the_floors_pins_and_the_newest_hold_whatever_is_missing() {
 
 #[test]
 fn a_grace_ends_early_before_anything_more_expires() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module(
         &file_system,
         "keep = { yearly = 1 }\nmin_keep = 1\nmax_expire = 3\ngrace = \"30d\"\n",
     );
     module.run(&["rotate", "data"]).exits(&[4]);
-    assert_eq!(entries(&module.private("expired")).len(), 3, "within their grace");
+    assert_eq!(module.retired().len(), 3, "within their grace");
     let free = free_mebibytes(&module.root);
     let policy = format!(
         "[defaults]\n{ALL}min_age = \"0s\"\ngrace = \"30d\"\ntime_zone = \"UTC\"\nfree_space = \"{}M\"\n",
@@ -125,13 +124,13 @@ fn a_grace_ends_early_before_anything_more_expires() {
     );
     module.write_policy(&policy);
     module.run(&["rotate", "data"]).exits(&[0]);
-    assert_eq!(entries(&module.private("expired")).len(), 1, "the two oldest make room for 6 MiB");
+    assert_eq!(module.retired().len(), 1, "the two oldest make room for 6 MiB");
     assert_eq!(module.snapshots().len(), names.len() - 3);
 }
 
 #[test]
 fn a_paused_expiry_makes_no_room_and_says_so() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     ask_for(&module, "90%");
@@ -145,7 +144,7 @@ fn a_paused_expiry_makes_no_room_and_says_so() {
 /// Young partial ones, which stay for their age, are no complete ones that others could go for.
 #[test]
 fn partial_snapshots_do_not_count_towards_min_keep() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     let now = chrono::Utc::now();
@@ -162,7 +161,7 @@ fn partial_snapshots_do_not_count_towards_min_keep() {
 
 #[test]
 fn no_warning_once_the_last_expiry_freed_enough() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     let wanted = free_mebibytes(&module.root) + 2;
@@ -178,7 +177,7 @@ fn no_warning_once_the_last_expiry_freed_enough() {
 
 #[test]
 fn a_snapshot_pinned_at_the_last_moment_stays() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     if !have(&["strace"]) {
         return;
     }
@@ -209,7 +208,8 @@ fn a_snapshot_pinned_at_the_last_moment_stays() {
 /// The space is taken by what is no snapshot's: to expire all of them would be in vain.
 #[test]
 fn nothing_goes_where_all_that_may_go_is_no_help() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    only_hard_links!("sizes by numbers of links");
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module_of_small_snapshots(&file_system);
     write_mebibytes(&file_system.mount_point.join("foreign"), 50);
     let wanted = free_mebibytes(&module.root) + 20;
@@ -222,7 +222,8 @@ fn nothing_goes_where_all_that_may_go_is_no_help() {
 /// Only one of them holds what is missing, and it is not the first that may go.
 #[test]
 fn the_one_goes_that_frees_what_is_missing() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    only_hard_links!("sizes by numbers of links");
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module_of_small_snapshots(&file_system);
     write_mebibytes(&module.snapshot(&names[3]).join("data"), 10);
     let wanted = free_mebibytes(&module.root) + 5;
@@ -234,7 +235,8 @@ fn the_one_goes_that_frees_what_is_missing() {
 /// Another module on the disk has to make room first.
 #[test]
 fn a_module_that_has_not_grown_waits_for_its_neighbours() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    only_hard_links!("sizes by numbers of links");
+    let Some(file_system) = FileSystem::with(Kind::Ext4.or_btrfs(), 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     let other = file_system.mount_point.join("other");

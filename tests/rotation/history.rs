@@ -10,6 +10,7 @@ use std::path::Path;
 use chrono::TimeDelta;
 use support::module::Module;
 use support::run::Run;
+use support::subvolumes::remove_snapshot;
 use support::time::{name_of, name_of_age, now};
 use support::{fingerprint, have, tree};
 
@@ -77,6 +78,7 @@ fn apply(damage: Damage, path: &Path) -> Vec<u8> {
 
 #[test]
 fn a_snapshot_whose_record_cannot_be_read_never_expires_and_is_named() {
+    slow!();
     for damage in DAMAGES.into_iter().chain([NEWER]) {
         let (module, first) = Module::with_snapshot();
         redate(&module, &first, PAST);
@@ -111,6 +113,7 @@ fn a_snapshot_whose_record_cannot_be_read_never_expires_and_is_named() {
 
 #[test]
 fn an_unchanged_run_keeps_a_record_that_cannot_be_read() {
+    slow!();
     for damage in DAMAGES.into_iter().chain([NEWER]) {
         let (module, newest) = Module::with_snapshot();
         let path = module.private(&format!("records/{newest}.toml"));
@@ -147,6 +150,7 @@ fn torn_module() -> (Module, Vec<String>) {
 
 #[test]
 fn a_state_that_cannot_be_read_is_set_aside_and_taken_for_the_worst() {
+    slow!();
     for damage in DAMAGES {
         let (module, names) = torn_module();
         let path = module.private("state.toml");
@@ -189,6 +193,7 @@ fn assert_the_state_is_lost(module: &Module, names: &[String]) {
 
 #[test]
 fn a_lost_state_stays_lost_until_it_is_replaced() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -254,7 +259,7 @@ fn a_root_whose_history_is_gone_is_told_of_and_begins_anew_once() {
     for entry in fs::read_dir(&module.root).expect("the root") {
         let path = entry.expect("an entry").path();
         if path != module.latest {
-            fs::remove_dir_all(path).expect("removed");
+            remove_snapshot(&path);
         }
     }
 
@@ -283,7 +288,7 @@ fn a_root_whose_history_is_gone_is_told_of_and_begins_anew_once() {
 fn a_person_who_begins_a_new_history_gets_no_alert_of_it() {
     let (module, name) = Module::with_snapshot();
     fs::remove_dir_all(module.private("")).expect("removed");
-    fs::remove_dir_all(module.snapshot(&name)).expect("removed");
+    remove_snapshot(&module.snapshot(&name));
     module.run(&["check", "data"]).exits(&[2]).says("holds no history now");
     module.run(&["snapshot", "data"]).exits(&[0]).says("a new one begins");
     module.run(&["check", "data"]).exits(&[0]);
@@ -311,6 +316,7 @@ fn snapshots_without_what_was_known_of_them_do_not_expire() {
 
 #[test]
 fn foreign_files_that_hold_the_next_names_only_delay_a_snapshot() {
+    slow!();
     let module = Module::new();
     tree::small(&module.latest);
     let begin = now();

@@ -664,6 +664,7 @@ fn in_zone(zone: &Zone, frequency: Frequency, count: &str, prefer: Prefer) -> Po
 /// No hour is lost and none counts twice: N hours are the newest N of hourly snapshots.
 #[test]
 fn clock_changes_neither_lose_nor_repeat_an_hour() {
+    slow!();
     let mut random = Random::new(1);
     for zone in zones() {
         for change in changes(zone) {
@@ -815,6 +816,7 @@ fn no_times_make_it_panic() {
 
 #[test]
 fn a_hundred_thousand_snapshots_are_decided_on() {
+    slow!();
     let start = at("1999-01-01T00:00:00Z");
     for prefer in [Prefer::Oldest, Prefer::Newest] {
         let keep =

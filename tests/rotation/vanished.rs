@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
+use support::subvolumes::{copy_snapshot, move_snapshot, remove_snapshot};
 use support::{have, is_root, tree};
 
 const GONE: &str = "is gone, and no run of rsyncd-snapshot removed it";
@@ -35,7 +36,7 @@ fn history() -> (Module, Vec<String>) {
 }
 
 fn remove(module: &Module, name: &str) {
-    fs::remove_dir_all(module.snapshot(name)).expect("removed");
+    remove_snapshot(&module.snapshot(name));
     sleep(TICK);
 }
 
@@ -94,19 +95,20 @@ fn assert_quiet(module: &Module) {
 
 #[test]
 fn what_came_back_and_was_pinned_or_held_is_missed_when_it_goes_again() {
+    slow!();
     let (pin, hold) = (&["--reason", "keep"][..], &["--", "true"][..]);
     for (command, options, how) in
         [("pin", pin, "moved"), ("pin", pin, "removed"), ("hold", hold, "moved")]
     {
         let (module, names) = history();
         let (here, there) = (module.snapshot(&names[1]), module.directory.join("out"));
-        fs::rename(&here, &there).expect("moved");
+        move_snapshot(&here, &there);
         module.run(&["release", NAME, "--vanished"]).exits(&[0]).says(&names[1]);
-        fs::rename(&there, &here).expect("moved back");
+        move_snapshot(&there, &here);
         module.run(&[&[command, NAME, &names[1]], options].concat()).exits(&[0]);
         assert_quiet(&module);
         match how {
-            "moved" => fs::rename(&here, &there).expect("moved"),
+            "moved" => move_snapshot(&here, &there),
             _ => remove(&module, &names[1]),
         }
         sleep(TICK);
@@ -119,6 +121,7 @@ fn what_came_back_and_was_pinned_or_held_is_missed_when_it_goes_again() {
 
 #[test]
 fn what_vanished_is_told_until_the_administrator_accepts_it() {
+    slow!();
     for gone in [&[0][..], &[1], &[2], &[0, 2], &[0, 1, 2]] {
         let (module, names) = history();
         assert_quiet(&module);
@@ -160,6 +163,7 @@ fn release_accepts_what_no_run_has_noted_yet() {
 
 #[test]
 fn rotate_and_verify_note_what_vanished_too() {
+    slow!();
     for (arguments, status) in
         [(&["rotate", NAME][..], 4), (&["verify", NAME], 4), (&["expire", NAME], 4)]
     {
@@ -196,6 +200,8 @@ const CHANGES: [InPlaceChange; 3] = [
 
 #[test]
 fn a_change_in_place_after_the_removal_raises_the_alarm() {
+    slow!();
+    only_hard_links!("writes in place that change snapshots");
     for (what, change, said) in CHANGES {
         for noted_between in [false, true] {
             let (module, names) = history();
@@ -219,6 +225,8 @@ fn a_change_in_place_after_the_removal_raises_the_alarm() {
 
 #[test]
 fn a_change_in_place_of_a_newer_file_raises_the_alarm() {
+    slow!();
+    only_hard_links!("writes in place that change snapshots");
     for (what, change, said) in CHANGES {
         let (module, names) = history();
         change(&module.latest.join("since 2"));
@@ -233,6 +241,8 @@ fn a_change_in_place_of_a_newer_file_raises_the_alarm() {
 
 #[test]
 fn other_attributes_are_compared_whenever_they_changed() {
+    slow!();
+    only_hard_links!("writes in place that change snapshots");
     for (what, change, said) in &CHANGES[..2] {
         let (module, names) = history();
         change(&module.latest.join("since 0"));
@@ -246,12 +256,13 @@ fn other_attributes_are_compared_whenever_they_changed() {
 
 #[test]
 fn a_snapshot_that_is_moved_away_and_back_stays_what_it_was() {
+    slow!();
     let (module, names) = history();
     let aside = module.directory.join("aside");
     let (from, record) = (module.snapshot(&names[1]), module.record(&names[1]));
-    fs::rename(&from, &aside).expect("moved");
+    move_snapshot(&from, &aside);
     assert_told(&module, &[&names[1]]);
-    fs::rename(&aside, &from).expect("moved back");
+    move_snapshot(&aside, &from);
     // `verify` has noted it. It is back, and nothing is to be accepted.
     assert_quiet(&module);
     module.expect_no_snapshot();
@@ -261,9 +272,9 @@ fn a_snapshot_that_is_moved_away_and_back_stays_what_it_was() {
 
     // Without a run in between, its record is as it was.
     let (from, record_of_first) = (module.snapshot(&names[0]), module.record(&names[0]));
-    fs::rename(&from, &aside).expect("moved");
+    move_snapshot(&from, &aside);
     module.run(&["check", NAME]).exits(&[1]).says(&names[0]).says(GONE);
-    fs::rename(&aside, &from).expect("moved back");
+    move_snapshot(&aside, &from);
     module.expect_no_snapshot();
     assert_eq!(module.record(&names[0]), record_of_first);
     assert_ne!(record, record_of_first);
@@ -272,6 +283,7 @@ fn a_snapshot_that_is_moved_away_and_back_stays_what_it_was() {
 
 #[test]
 fn a_name_that_is_used_again_is_another_snapshot() {
+    slow!();
     let (module, names) = history();
     remove(&module, &names[1]);
     module.run_hook().exits(&[0]).says(GONE);
@@ -303,8 +315,7 @@ fn a_name_that_is_used_again_is_another_snapshot() {
 fn an_adopted_snapshot_that_vanishes_is_told_as_well() {
     let (module, newest) = Module::with_snapshot();
     let old = "2019-08-02 12:00:00";
-    Run::of(tool("cp").arg("-al").arg(module.snapshot(&newest)).arg(module.snapshot(old)))
-        .exits(&[0]);
+    copy_snapshot(&module.snapshot(&newest), &module.snapshot(old));
     module.run(&["release", NAME, "--damage"]).exits(&[0]);
     module.expect_no_snapshot();
     assert_quiet(&module);
@@ -319,17 +330,18 @@ fn an_adopted_snapshot_that_vanishes_is_told_as_well() {
 
 #[test]
 fn the_pin_of_a_vanished_snapshot_stays_and_is_told() {
+    slow!();
     let (module, names) = history();
     module.run(&["pin", NAME, &names[0], "--reason", "audit"]).exits(&[0]);
     let aside = module.directory.join("aside");
-    fs::rename(module.snapshot(&names[0]), &aside).expect("moved");
+    move_snapshot(&module.snapshot(&names[0]), &aside);
     module
         .run(&["check", NAME])
         .exits(&[1])
         .says(GONE)
         .says(&format!("the pin of {} stays until `unpin`", names[0]));
     module.run_hook().exits(&[0]);
-    fs::rename(&aside, module.snapshot(&names[0])).expect("moved back");
+    move_snapshot(&aside, &module.snapshot(&names[0]));
     assert_eq!(module.list()[0]["pinned"], "audit");
     remove(&module, &names[0]);
     module.run(&["unpin", NAME, &names[0]]).exits(&[0]);
@@ -360,7 +372,7 @@ fn a_retired_snapshot_that_is_removed_by_hand_raises_no_alarm() {
     module.run(&["expire", NAME, &names[0], "--below-min-keep"]).exits(&[0]);
     assert_quiet(&module);
     sleep(TICK);
-    fs::remove_dir_all(module.private("expired").join(&names[0])).expect("removed");
+    remove_snapshot(&module.retired_snapshot(&names[0]));
     assert_told(&module, &[&names[0]]);
     module.run(&["release", NAME, "--vanished"]).exits(&[0, 4]);
     assert_quiet(&module);
@@ -384,6 +396,7 @@ fn the_next_run_compares_with_what_is_left() {
 
 #[test]
 fn a_snapshot_that_vanishes_while_a_run_reads_it_costs_no_other() {
+    slow!();
     let module = Module::new();
     tree::numbered(&module.latest, 40, 40);
     for round in 0..6 {
@@ -393,7 +406,7 @@ fn a_snapshot_that_vanishes_while_a_run_reads_it_costs_no_other() {
         let path = module.snapshot(&name);
         let remover = spawn(move || {
             sleep(Duration::from_millis(3 * round));
-            fs::remove_dir_all(path).expect("removed");
+            remove_snapshot(&path);
         });
         let run = module.run_hook();
         remover.join().expect("it ends");
@@ -433,6 +446,7 @@ fn the_record_of_a_killed_run_is_no_vanished_snapshot() {
 
 #[test]
 fn a_damaged_or_newer_note_loses_no_snapshot() {
+    slow!();
     let (module, names) = history();
     remove(&module, &names[0]);
     module.run_hook().exits(&[0]);
@@ -472,10 +486,10 @@ fn what_was_moved_back_vanishes_once_more_as_itself() {
     let gone = names[1].as_str();
     let (here, away) = (module.snapshot(gone), module.directory.join("away"));
     let there_and_back = |meanwhile: &[&str]| {
-        fs::rename(&here, &away).expect("moved away");
+        move_snapshot(&here, &away);
         sleep(TICK);
         module.run(meanwhile);
-        fs::rename(&away, &here).expect("moved back");
+        move_snapshot(&away, &here);
         sleep(TICK);
     };
     // No run takes a snapshot in between.

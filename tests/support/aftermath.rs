@@ -1,7 +1,7 @@
 //! Checks after a run that was killed or failed at any point.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::fingerprint::{self, Fingerprint};
 use super::module::Module;
@@ -16,11 +16,10 @@ pub(crate) const ROTATING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 
 
 /// Fingerprints of the snapshots, visible and retired, for a later comparison.
 pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {
-    let of =
-        |directory: &Path, name: String| (name.clone(), fingerprint::of(&directory.join(&name)));
-    let visible = module.snapshots().into_iter().map(|name| of(&module.root, name));
-    let expired = module.private("expired");
-    visible.chain(module.retired().into_iter().map(|name| of(&expired, name))).collect()
+    let of = |path: PathBuf, name: String| (name, fingerprint::of(&path));
+    let visible = module.snapshots().into_iter().map(|name| of(module.snapshot(&name), name));
+    let retired = module.retired().into_iter();
+    visible.chain(retired.map(|name| of(module.retired_snapshot(&name), name))).collect()
 }
 
 /// Each snapshot that existed before, visible or retired, is unchanged or gone. Each new one equals

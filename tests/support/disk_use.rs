@@ -12,7 +12,7 @@ pub(crate) fn disk_use(module: &Module, except: Option<&str>) -> u64 {
     let visible = module.snapshots().into_iter().filter(|name| Some(name.as_str()) != except);
     let mut paths: Vec<PathBuf> = visible.map(|name| module.snapshot(&name)).collect();
     let retired = module.retired();
-    paths.extend(retired.iter().map(|name| module.private("expired").join(name)));
+    paths.extend(retired.iter().map(|name| module.retired_snapshot(name)));
     paths.push(module.latest.clone());
     let run = Run::of(tool("du").args(["-s", "-c", "-B1"]).args(&paths)).exits(&[0]);
     let stdout = run.stdout();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::run::{Run, tool};
+use super::subvolumes::are_subvolumes;
 use super::{have, may_mount};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// This kind, or btrfs if modules are subvolumes.
+    pub(crate) fn or_btrfs(self) -> Kind {
+        if are_subvolumes() { Kind::Btrfs } else { self }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Ext4 => "ext4",
@@ -36,6 +42,9 @@ impl Kind {
     }
 }
 
+/// How a btrfs for snapshots that are subvolumes is mounted.
+const FOR_SUBVOLUMES: &str = "loop,noatime,user_subvol_rm_allowed";
+
 pub(crate) struct FileSystem {
     pub(crate) mount_point: PathBuf,
     _scratch: TempDir,
@@ -53,6 +62,12 @@ impl FileSystem {
         FileSystem::with(Kind::Ext4, Kind::Ext4.usual_mebibytes(), &["-I", "128"])
     }
 
+    /// btrfs, mounted as the documentation advises for snapshots that are subvolumes.
+    pub(crate) fn for_subvolumes() -> Option<FileSystem> {
+        let (kind, directory) = (Kind::Btrfs, std::env::temp_dir());
+        FileSystem::mounted(&directory, kind, kind.usual_mebibytes(), &[], FOR_SUBVOLUMES)
+    }
+
     /// A file system of the given size, made with extra `mkfs` options.
     pub(crate) fn with(kind: Kind, mebibytes: u64, mkfs_options: &[&str]) -> Option<FileSystem> {
         FileSystem::within(&std::env::temp_dir(), kind, mebibytes, mkfs_options)
@@ -64,6 +79,18 @@ impl FileSystem {
         kind: Kind,
         mebibytes: u64,
         mkfs_options: &[&str],
+    ) -> Option<FileSystem> {
+        let has_subvolumes = kind == Kind::Btrfs && are_subvolumes();
+        let mount_options = if has_subvolumes { FOR_SUBVOLUMES } else { "loop" };
+        FileSystem::mounted(directory, kind, mebibytes, mkfs_options, mount_options)
+    }
+
+    fn mounted(
+        directory: &Path,
+        kind: Kind,
+        mebibytes: u64,
+        mkfs_options: &[&str],
+        mount_options: &str,
     ) -> Option<FileSystem> {
         if !may_mount() {
             return None;
@@ -89,11 +116,14 @@ impl FileSystem {
                 return None;
             }
             let image = scratch.path().join("image");
+            // Less is no btrfs.
+            let least = if kind == Kind::Btrfs { kind.usual_mebibytes() } else { 0 };
+            let mebibytes = mebibytes.max(least);
             File::create(&image)
                 .and_then(|file| file.set_len(mebibytes << 20))
                 .expect("an image file");
             Run::of(tool(&mkfs).arg("-q").args(mkfs_options).arg(&image)).exits(&[0]);
-            mount.args(["-t", kind.name(), "-o", "loop"]).arg(&image);
+            mount.args(["-t", kind.name(), "-o", mount_options]).arg(&image);
         }
         Run::of(mount.arg(&mount_point)).exits(&[0]);
         Some(FileSystem { mount_point, _scratch: scratch })

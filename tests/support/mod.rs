@@ -13,6 +13,21 @@ macro_rules! skipped {
     ($($why:tt)*) => { $crate::support::skip(&format!($($why)*)) };
 }
 
+/// Ends a test that takes seconds, in a run of all tests that is meant to be quick: `cargo test`
+/// alone. `tests/run` runs it, and so does `cargo test` with a part of its name.
+#[allow(unused_macros, reason = "not each test program has such tests")]
+macro_rules! slow {
+    () => {
+        if $crate::support::leaves_out_slow() {
+            skipped!("takes seconds; `sh tests/run` runs it, or `cargo test` with its name");
+            return;
+        }
+    };
+}
+
+#[macro_use]
+pub(crate) mod subvolumes;
+
 pub(crate) mod aftermath;
 pub(crate) mod apart;
 pub(crate) mod client;
@@ -112,6 +127,14 @@ pub(crate) fn by_sweep<T>(quick: T, usual: T, full: T) -> T {
         Ok("quick") | Err(_) => quick,
         Ok(other) => panic!("RSYNCD_SNAPSHOT_SWEEP={other}: it is quick, usual or full"),
     }
+}
+
+/// Whether tests that take seconds are left out: no sweep is asked for, and no test by its name.
+pub(crate) fn leaves_out_slow() -> bool {
+    let is_option = |argument: String| argument.starts_with('-');
+    by_sweep(true, false, false)
+        && std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_none()
+        && std::env::args().skip(1).all(is_option)
 }
 
 /// What `skipped!` does.

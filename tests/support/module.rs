@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::file_system::FileSystem;
 use super::run::Run;
 use super::server::Server;
+use super::subvolumes::{
+    is_subvolume, make_module_directory, make_snapshot_directory, make_subvolume,
+};
 use super::{BINARY, fingerprint, is_root, tree};
 
 /// The name of the module in these tests.
@@ -19,6 +22,9 @@ pub(crate) const NAME: &str = "data";
 
 /// The directory `.rsyncd-snapshot`.
 const OURS: &str = ".rsyncd-snapshot";
+
+/// How the names of retired subvolumes begin.
+const RETIRED_IN_ROOT: &str = ".rsyncd-snapshot-expired-";
 
 /// Holds the lock of a root until it is dropped. Dropping unlocks explicitly, because a child of
 /// another test may have the descriptor open, too.
@@ -57,6 +63,13 @@ impl Module {
         Module::of(Server::new(), file_system.mount_point.join("root"))
     }
 
+    /// The same with a module directory that is a subvolume, whatever other modules are.
+    pub(crate) fn subvolume_on(file_system: &FileSystem) -> Module {
+        let root = file_system.mount_point.join("root");
+        make_subvolume(&root.join("latest"));
+        Module::of(Server::new(), root)
+    }
+
     /// An empty module whose snapshot root is `root`.
     pub(crate) fn at(root: PathBuf) -> Module {
         Module::of(Server::new(), root)
@@ -72,7 +85,7 @@ impl Module {
 
     fn of(server: Server, root: PathBuf) -> Module {
         let latest = root.join("latest");
-        fs::create_dir_all(&latest).expect("the module");
+        make_module_directory(&latest);
         tree::set_mode(&root, 0o700);
         let module = Module { server, root, latest };
         module.write_rsyncd_conf(&module.rsyncd_conf_section(NAME, &module.latest));
@@ -185,12 +198,24 @@ impl Module {
     pub(crate) fn retired(&self) -> Vec<String> {
         let expired = self.private("expired");
         let mut names = if expired.exists() { entries(&expired) } else { Vec::new() };
+        let in_root = entries(&self.root);
+        let prefixed = in_root.iter().filter_map(|name| name.strip_prefix(RETIRED_IN_ROOT));
+        names.extend(prefixed.map(str::to_string));
         names.sort();
         names
     }
 
     pub(crate) fn snapshot(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// Where a retired snapshot is, or would be.
+    pub(crate) fn retired_snapshot(&self, name: &str) -> PathBuf {
+        let in_root = self.root.join(format!("{RETIRED_IN_ROOT}{name}"));
+        match in_root.exists() || is_subvolume(&self.latest) {
+            true => in_root,
+            false => self.private("expired").join(name),
+        }
     }
 
     /// Holds the lock until dropped, without writing the holder's name into it, as `flock` does.
@@ -225,8 +250,7 @@ impl Module {
             tree::set_mode(&self.private(room), 0o700);
         }
         tree::set_mode(&self.private(""), 0o700);
-        let path = self.latest.display();
-        let text = format!("format = 1\nmodule = \"{NAME}\"\npath = \"{path}\"\n");
+        let text = registration(NAME, &self.latest);
         fs::write(self.private("root.toml"), text).expect("a registration");
     }
 
@@ -235,6 +259,7 @@ impl Module {
     pub(crate) fn make_old_snapshot(&self, name: &str) {
         self.register();
         let directory = self.snapshot(name);
+        make_snapshot_directory(&self.latest, &directory);
         fs::create_dir_all(directory.join("sub")).expect("an old snapshot");
         fs::write(directory.join("sub/old"), name).expect("a file of an old snapshot");
     }
@@ -269,6 +294,14 @@ impl Module {
         read_toml(&self.private(&format!("records/{name}.toml")))
     }
 
+    /// The snapshot that `name` was made from; none if it was made afresh, as a subvolume is.
+    pub(crate) fn recycled_from(&self, name: &str) -> Option<String> {
+        if is_subvolume(&self.snapshot(name)) {
+            return None;
+        }
+        Some(self.record(name)["work"].get("recycled")?.as_str()?.to_string())
+    }
+
     pub(crate) fn state(&self) -> toml::Table {
         read_toml(&self.private("state.toml"))
     }
@@ -299,6 +332,15 @@ impl Module {
     pub(crate) fn assert_equals_module(&self, name: &str) {
         fingerprint::assert_same(&self.latest, &self.snapshot(name));
     }
+}
+
+/// The text of `root.toml` of a root for snapshots of the module directory `path`.
+pub(crate) fn registration(module: &str, path: &Path) -> String {
+    let (format, method) = match is_subvolume(path) {
+        true => (2, "method = \"btrfs\"\n"),
+        false => (1, ""),
+    };
+    format!("format = {format}\nmodule = \"{module}\"\npath = \"{}\"\n{method}", path.display())
 }
 
 /// What is visible in a snapshot root beside the module directory, sorted. Names that begin as

@@ -135,9 +135,9 @@ impl Simulated {
     /// The one snapshot that is retired but still there, and where.
     #[track_caller]
     pub(crate) fn retired(&self) -> PathBuf {
-        let retired = entries(&self.private("expired"));
+        let retired = self.module.retired();
         assert_eq!(retired.len(), 1, "one retired snapshot expected: {retired:?}");
-        self.private("expired").join(&retired[0])
+        self.retired_snapshot(&retired[0])
     }
 
     /// The snapshot that `name` was made from; none if it was made afresh.

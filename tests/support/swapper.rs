@@ -15,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, mknodat, renameat_with};
 
 use super::outside::{BELOW, FILES, LINKED, Outside};
+use super::subvolumes::are_subvolumes;
 
 /// How many levels a chain of directories has: more than a walk keeps open.
 const LEVELS: usize = 24;
@@ -87,7 +88,12 @@ impl Ground {
             // A file and a link to one outside, of either kind.
             symlink(outside.target().join(FILES[0]), path("link to a file ")).expect("a link");
             ground.swaps.push(exchange(FILES[0], "link to a file "));
-            fs::hard_link(outside.linked(group % LINKED), path("hard link ")).expect("a link");
+            // No link leads out of a subvolume.
+            match are_subvolumes() {
+                true => fs::write(path("hard link "), "no link").expect("a file"),
+                false => fs::hard_link(outside.linked(group % LINKED), path("hard link "))
+                    .expect("a link"),
+            }
             ground.swaps.push(exchange(FILES[1], "hard link "));
             // A directory far above where a walk may be goes away, or a link takes its place.
             for (kind, name) in

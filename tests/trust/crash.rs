@@ -13,6 +13,7 @@ use support::scene::{
     DUE, EXPIRE, EXPIRE_NOW, FIRST, GATE, LATER, PAIR, PIN, READ, ROTATE, SIZES, Scene, UNDELETE,
     busy_module,
 };
+use support::subvolumes::{are_subvolumes, snapshot_call};
 use support::sweep::{Call, calls, spread};
 use support::{fingerprint, have, is_full_sweep, tree};
 
@@ -58,16 +59,19 @@ fn sweep(scene: &Scene, bound: usize, variants: usize) {
 
 #[test]
 fn a_first_run_killed_at_any_call_leaves_no_half_snapshot() {
+    slow!();
     sweep(&FIRST, 60, 1);
 }
 
 #[test]
 fn a_later_run_killed_at_any_call_leaves_no_half_snapshot() {
+    slow!();
     sweep(&LATER, 70, 1);
 }
 
 #[test]
 fn a_pre_xfer_killed_at_any_call_is_told_later() {
+    slow!();
     sweep(&GATE, 40, 3);
 }
 
@@ -78,16 +82,19 @@ fn a_pre_xfer_of_a_restore_killed_at_any_call_holds_nothing() {
 
 #[test]
 fn a_push_whose_hook_is_killed_gets_its_snapshot() {
+    slow!();
     sweep(&PAIR, 40, 1);
 }
 
 #[test]
 fn a_rotation_killed_at_any_call_is_finished_by_the_next_one() {
+    slow!();
     sweep(&ROTATE, 30, 1);
 }
 
 #[test]
 fn a_due_run_killed_at_any_call_stays_due() {
+    slow!();
     sweep(&DUE, 30, 1);
 }
 
@@ -98,22 +105,26 @@ fn an_undelete_killed_at_any_call_leaves_the_snapshot_retired_or_back() {
 
 #[test]
 fn an_expiry_killed_at_any_call_costs_only_what_was_named() {
+    slow!();
     sweep(&EXPIRE, 20, 1);
     sweep(&EXPIRE_NOW, 30, 1);
 }
 
 #[test]
 fn a_pin_killed_at_any_call_is_there_or_not() {
+    slow!();
     sweep(&PIN, 20, 1);
 }
 
 #[test]
 fn a_count_of_sizes_killed_at_any_call_is_right_or_absent() {
+    slow!();
     sweep(&SIZES, 30, 1);
 }
 
 #[test]
 fn a_removal_killed_in_the_middle_is_finished_by_the_next_run() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -132,18 +143,27 @@ fn a_removal_killed_in_the_middle_is_finished_by_the_next_run() {
 /// A call that fails in a way that must stop the snapshot: nothing is published, nothing lost.
 #[test]
 fn a_failing_call_publishes_nothing_and_harms_nothing() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
-    for fault in [
+    let of_links = [
         "linkat:error=EIO:when=3",
         "linkat:error=ENOSPC:when=5",
         "linkat:error=EDQUOT:when=2",
         "mkdirat:error=ENOSPC:when=20",
-        "syncfs:error=EIO",
         "fchmod:error=EIO:when=2",
-        "renameat2:error=EIO",
-    ] {
+    ];
+    let of_subvolumes = || {
+        let call = snapshot_call(&busy_module());
+        ["EIO", "ENOSPC", "EDQUOT"].map(|error| format!("ioctl:error={error}:when={call}"))
+    };
+    let faults = match are_subvolumes() {
+        true => of_subvolumes().to_vec(),
+        false => of_links.map(String::from).to_vec(),
+    };
+    let of_all = ["syncfs:error=EIO", "renameat2:error=EIO"].map(String::from);
+    for fault in faults.iter().chain(&of_all) {
         let module = busy_module();
         let before = fingerprints(&module);
         let run = traced(&module, &format!("inject={fault}"));
@@ -159,6 +179,7 @@ fn a_failing_call_publishes_nothing_and_harms_nothing() {
 
 #[test]
 fn an_interrupted_call_is_made_again() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }
@@ -172,6 +193,7 @@ fn an_interrupted_call_is_made_again() {
 
 #[test]
 fn a_copy_of_a_file_is_no_later_change() {
+    only_hard_links!("copies of files that cannot be linked");
     if !have(&["strace"]) {
         return;
     }

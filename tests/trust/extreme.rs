@@ -238,6 +238,7 @@ fn a_deep_tree_with_the_longest_of_names_is_no_obstacle() {
 /// call about each directory above, so that the time grows with the square of the depth.
 #[test]
 fn a_confined_program_survives_a_deep_tree() {
+    slow!();
     let place = Place::new();
     let module = place.empty_module();
     module.write_policy(ONE_OF_A_YEAR);
@@ -365,6 +366,7 @@ impl Server<'_> {
 
 #[test]
 fn what_a_stock_client_pushes_is_no_obstacle() {
+    slow!();
     if !have(&["rsync"]) {
         return;
     }

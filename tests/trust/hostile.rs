@@ -21,6 +21,7 @@ use support::module::{Module, NAME};
 use support::outside::Outside;
 use support::run::{Run, tool};
 use support::simulated::Simulated;
+use support::subvolumes::{are_subvolumes, remove_snapshot};
 use support::swapper::{Ground, Swapper};
 use support::{BINARY, by_sweep, is_full_sweep, tree};
 
@@ -38,6 +39,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 fn kinds() -> &'static [Kind] {
     if is_full_sweep() {
         &[Kind::Tmpfs, Kind::Ext4, Kind::Xfs, Kind::Btrfs]
+    } else if are_subvolumes() {
+        &[Kind::Btrfs]
     } else {
         &[Kind::Tmpfs]
     }
@@ -122,12 +125,13 @@ fn is_good(run: &Run) -> bool {
 
 #[test]
 fn nothing_outside_is_touched_while_snapshots_are_made_afresh() {
+    slow!();
     for &kind in kinds() {
         let (module, mut storm) = storm(kind);
         let ground = storm.fill(&module);
         storm.rage("create", ground, |_, _| {
             for name in module.snapshots() {
-                fs::remove_dir_all(module.snapshot(&name)).expect("removed");
+                remove_snapshot(&module.snapshot(&name));
             }
             let _ = fs::remove_dir_all(module.private("."));
             is_good(&Run::of(&mut module.hook_through(&OR_HANGS))) && module.snapshots().len() == 1
@@ -138,6 +142,7 @@ fn nothing_outside_is_touched_while_snapshots_are_made_afresh() {
 
 #[test]
 fn nothing_outside_is_touched_while_the_module_is_compared() {
+    slow!();
     for &kind in kinds() {
         let (module, mut storm) = storm(kind);
         let ground = storm.fill(&module);
@@ -153,6 +158,7 @@ fn nothing_outside_is_touched_while_the_module_is_compared() {
 
 #[test]
 fn nothing_outside_is_touched_while_snapshots_are_recycled() {
+    only_hard_links!("recycling");
     if !support::may_recycle() {
         return;
     }
@@ -182,6 +188,7 @@ fn nothing_outside_is_touched_while_snapshots_are_recycled() {
 /// The worst case: another process still has directories open that are in a snapshot.
 #[test]
 fn nothing_outside_is_touched_while_snapshots_are_removed() {
+    slow!();
     for &kind in kinds() {
         let (module, mut storm) = storm(kind);
         let ground = storm.fill(&module);
@@ -226,6 +233,7 @@ fn clear(passage: &Path, visitors: &str, groups: usize) {
 
 #[test]
 fn nothing_outside_is_touched_while_diff_compares() {
+    slow!();
     for &kind in kinds() {
         let (module, mut storm) = storm(kind);
         let ground = storm.fill(&module);
@@ -239,6 +247,7 @@ fn nothing_outside_is_touched_while_diff_compares() {
 
 #[test]
 fn nothing_outside_is_touched_while_versions_looks() {
+    slow!();
     for &kind in kinds() {
         let (module, mut storm) = storm(kind);
         let ground = storm.fill(&module);
@@ -288,6 +297,7 @@ fn count_victims(
 
 #[test]
 fn cp_links_what_is_outside_into_its_copy() {
+    slow!();
     let (module, mut storm) = storm(Kind::Tmpfs);
     let ground = storm.fill(&module);
     let copy = module.root.with_file_name("copy");

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
 use support::file_system::{FileSystem, Kind};
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
+use support::subvolumes::{are_subvolumes, edit_snapshot};
 use support::{BINARY, have, root, tree};
 
 /// CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER and CAP_FSETID.
@@ -330,15 +331,19 @@ fn no_file_can_be_opened_for_writing() {
     let name = module.expect_snapshot();
     let (snapshot, staging) = (module.snapshot(&name), module.private("staging"));
     let (private, outside) = (module.private(""), module.directory.join("outside"));
-    let probe = Probe::of(
-        &module,
-        &module.latest,
-        &staging,
-        &[&module.latest, &snapshot, &private, &outside],
-    );
-    for directory in [&module.latest, &snapshot, &private] {
-        probe.expect(directory, &NAMES);
+    let probe = edit_snapshot(&snapshot, |snapshot| {
+        let directories = [module.latest.as_path(), snapshot, &private, &outside];
+        Probe::of(&module, &module.latest, &staging, &directories)
+    });
+    // No link and no rename leads into a subvolume, or out of it; so the file is there to be
+    // removed.
+    let is_across = |name: &str| name.starts_with("link ") || name.starts_with("move ");
+    let within = NAMES.into_iter().filter(|name| !is_across(name));
+    let in_subvolume: Vec<&str> = within.chain(["remove"]).collect();
+    for directory in [&module.latest, &snapshot] {
+        probe.expect(directory, if are_subvolumes() { &in_subvolume } else { &NAMES });
     }
+    probe.expect(&private, &NAMES);
     probe.expect(&outside, &[]);
 }
 
@@ -428,6 +433,7 @@ fn files_are_copied_with_the_rights_that_are_left() {
 
 #[test]
 fn a_device_is_kept_as_rsyncs_fake_super_file() {
+    only_hard_links!("copies of files that cannot be linked");
     if !root() || !have(&["strace"]) {
         return;
     }
@@ -464,9 +470,10 @@ fn an_attribute_that_cannot_be_written_is_no_change() {
     }
     let name = module.expect_snapshot();
     module.expect_no_snapshot();
-    // It is the directory's; a file's stays, for the file is the same.
+    // It is the directory's; a file's stays, for the file is the same. A subvolume keeps both.
     let copy = module.snapshot(&name).join("documents");
-    assert!(rustix::fs::getxattr(&copy, "trusted.overlay.opaque", &mut [0; 8][..]).is_err());
+    let is_kept = rustix::fs::getxattr(&copy, "trusted.overlay.opaque", &mut [0; 8][..]).is_ok();
+    assert_eq!(is_kept, are_subvolumes());
 }
 
 #[test]

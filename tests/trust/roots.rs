@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use support::file_system::Mount;
 use support::module::{Module, visible};
 use support::run::{Run, tool};
+use support::subvolumes::make_module_directory;
 use support::{fingerprint, have, may_mount, tree};
 
 /// Runs the hook, which must refuse with exit 2, naming a remedy with one of `words` in it,
@@ -211,6 +212,7 @@ fn a_module_deeper_in_its_root_is_refused() {
 fn a_root_of_another_module_is_refused() {
     let (module, name) = Module::with_snapshot();
     let other = module.root.join("other");
+    make_module_directory(&other);
     tree::small(&other);
     tree::write(&other.join("more"), "x");
     let run =
@@ -400,6 +402,8 @@ fn a_root_half_made_by_a_killed_run_is_new() {
 
 #[test]
 fn in_place_is_refused_while_any_earlier_root_holds_snapshots() {
+    slow!();
+    only_hard_links!("options that write in place");
     if !have(&["rsync"]) {
         return;
     }
@@ -431,6 +435,7 @@ fn in_place_is_refused_while_any_earlier_root_holds_snapshots() {
 
 #[test]
 fn in_place_is_refused_where_files_have_other_names() {
+    only_hard_links!("options that write in place");
     if !have(&["rsync"]) {
         return;
     }
@@ -454,6 +459,7 @@ fn in_place_is_refused_where_files_have_other_names() {
 
 #[test]
 fn in_place_is_refused_through_a_module_that_reaches_the_directory() {
+    only_hard_links!("options that write in place");
     if !have(&["rsync"]) {
         return;
     }

@@ -76,6 +76,7 @@ fn assert_the_next_one_finishes(module: &Module, what: &str) {
 
 #[test]
 fn a_setup_killed_or_failed_at_any_change_is_finished_by_the_next_one() {
+    slow!();
     if !have(&["strace"]) {
         return;
     }

@@ -11,6 +11,7 @@ use super::{Cut, Sabotage};
 use crate::support::BINARY;
 use crate::support::module::{Module, NAME};
 use crate::support::server::Server;
+use crate::support::subvolumes::make_module_directory;
 
 /// Keeps few snapshots, so each run recycles one and some runs remove one.
 const POLICY: &str = "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\ngrace = \"0s\"\npartial_on_exit = [23]\n\
@@ -48,7 +49,8 @@ impl History {
     pub(crate) fn new(mount_point: &Path, seed: u64, sabotage: Sabotage) -> History {
         let root = mount_point.join("root");
         let latest = root.join("latest");
-        fs::create_dir_all(&latest).expect("the module");
+        fs::create_dir_all(&root).expect("the root");
+        make_module_directory(&latest);
         let pusher = Pusher::new(&latest, seed);
         let module = Module { server: Server::new(), root, latest };
         let section = module.rsyncd_conf_section(NAME, &module.latest);

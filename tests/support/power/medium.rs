@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::support::file_system::Kind;
 use crate::support::run::{Run, tool};
+use crate::support::subvolumes::are_subvolumes;
 use crate::support::time::wait_until;
 
-/// The file systems that there are rigs for.
-pub(crate) const KINDS: [Kind; 3] = [Kind::Ext4, Kind::Xfs, Kind::Btrfs];
+/// The file systems that the power is cut of: only one of them has subvolumes.
+pub(crate) fn kinds() -> &'static [Kind] {
+    if are_subvolumes() { &[Kind::Btrfs] } else { &[Kind::Ext4, Kind::Xfs, Kind::Btrfs] }
+}
 
 /// Makes an empty file system in the new file `image`.
 pub(crate) fn make(kind: Kind, image: &Path) {
