@@ -50,10 +50,12 @@ class Bench:
         settings = ["--config", str(self.policy), "--rsyncd-conf", str(self.conf)]
         return [str(self.tools.program), *settings, *arguments], env
 
-    def make_root(self, name):
+    def make_root(self, name, is_subvolume=False):
         """Makes a snapshot root with the tree as its module; returns the module."""
         root = self.disk.mount / name
         root.mkdir(mode=0o700)
+        if is_subvolume:
+            run(["btrfs", "-q", "subvolume", "create", str(root / "latest")])
         self.tree.make(str(root / "latest"))
         self.disk.sync()
         return root / "latest"

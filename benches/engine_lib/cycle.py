@@ -21,10 +21,12 @@ class Chain(Entrant):
     depth = 1
     env = None
     syncs_itself = False
+    # Whether the module is a btrfs subvolume.
+    is_subvolume = False
 
     def __init__(self, label, bench, directory):
         self.label, self.bench = label, bench
-        self.live = bench.make_root(directory)
+        self.live = bench.make_root(directory, self.is_subvolume)
         self.root = self.live.parent
         self.share = {}
 
@@ -111,6 +113,19 @@ class HookChain(TimedChain):
             self.turn(untimed)
 
 
+class SubvolumeChain(HookChain):
+    """The same over a subvolume: no snapshot is recycled."""
+
+    depth = 1
+    is_subvolume = True
+
+
+class SubvolumeCommands(CopyChain):
+    """The commands of btrfs-progs, for a subvolume."""
+
+    is_subvolume = True
+
+
 class PythonChain(TimedChain):
     """The hook of rsync-system-backup 1.1 with rotate-backups; they keep one snapshot."""
 
@@ -142,6 +157,8 @@ def cycle(bench, percents):
         if is_main and bench.tools.has("python") and not bench.is_large:
             others = [*others, PythonChain("rsync-system-backup", bench, "python")]
         for chain in peers:
+            if chain.is_subvolume:
+                continue
             chain.at_most = {} if is_main and not bench.is_large else ONLY_WARM
         for chain in [ours, *others]:
             chain.settle(percent)
@@ -164,6 +181,13 @@ def chains(bench):
     if tools.has("cpz") and tools.has("rmz") and not bench.is_large:
         copy, removal = [tools.paths["cpz"], "-l"], [tools.paths["rmz"]]
         peers.append(CopyChain("cpz -l + rmz", bench, "cpz", copy, removal))
+    if bench.disk.file_system == "btrfs":
+        command = ["btrfs", "-q", "subvolume"]
+        peers += [
+            SubvolumeChain("rsyncd-snapshot, subvolume", bench, "subvolume"),
+            SubvolumeCommands("btrfs subvolume snapshot + delete", bench, "commands",
+                              [*command, "snapshot", "-r"], [*command, "delete"]),
+        ]
     return HookChain("rsyncd-snapshot", bench, "ours"), peers
 
 

@@ -41,7 +41,8 @@ class Disk:
 
     def _mount(self):
         # So that no kernel thread writes inode tables during a measurement.
-        options = "loop,noinit_itable" if self.file_system == "ext4" else "loop"
+        options = {"ext4": "loop,noinit_itable", "btrfs": "loop,noatime,user_subvol_rm_allowed"}
+        options = options.get(self.file_system, "loop")
         try:
             run(["mount", "-t", self.file_system, "-o", options, str(self.image), str(self.mount)])
         except Failure as failure:

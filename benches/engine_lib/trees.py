@@ -35,7 +35,7 @@ class Tree:
         return range(start, self.ends[directory])
 
     def make(self, root):
-        os.mkdir(root, 0o755)
+        os.makedirs(root, 0o755, exist_ok=True)
         for index, path in enumerate(self.directories):
             full = os.path.join(root, path)
             if path:

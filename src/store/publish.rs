@@ -80,7 +80,7 @@ pub(crate) struct FrozenTree {
 }
 
 impl FrozenTree {
-    /// Makes one; for a root whose method [does so](SnapshotMethod::is_instant). Staging is empty.
+    /// Makes one, for a root whose method makes snapshots at one instant. Staging is empty.
     ///
     /// # Errors
     /// If it cannot be made.
