@@ -21,6 +21,8 @@ use crate::config::settings::{PolicySource, Settings};
 use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::similar::did_you_mean;
 use crate::module::target::Target;
+use crate::store::root::SnapshotRoot;
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
 
@@ -94,7 +96,10 @@ pub(crate) fn of_module(
     target: &Target,
 ) -> Vec<Finding> {
     let missing = unrefused_options(module);
-    let is_open = !pre.is_ours() && !offers_only_reading(module);
+    // A module whose snapshots are subvolumes shares no file with them.
+    let registered = SnapshotRoot::registration(&target.root_path).ok().flatten();
+    let shares_files = registered.is_none_or(|found| found.method() == SnapshotMethod::HardLinks);
+    let is_open = !pre.is_ours() && !offers_only_reading(module) && shares_files;
     let mut findings = Vec::new();
     if is_open && !missing.is_empty() {
         let message = format!(

@@ -19,7 +19,8 @@
 //!   rights of the root hold there: names in the module could be changed, contents of files could
 //!   not. Only a repair and a restore in place, which the administrator asks for, may put new files
 //!   into a module. They make them in `.rsyncd-snapshot` and move them: a file that moves loses
-//!   rights, and gains none.
+//!   rights, and gains none. No file can be moved into a btrfs subvolume, so there, where snapshots
+//!   share no file with the module, they are made in the module;
 //! * a restore into another directory may write there, and into no root at all;
 //! * `check --output` may make and remove files in the directory of that file;
 //! * `setup --write` may change the directories in or below which it makes directories and files.
@@ -283,8 +284,12 @@ fn allow_root(
     write_scope: WriteScope,
 ) -> Result<RulesetCreated, RulesetError> {
     ruleset = allow(ruleset, root.directory(), names())?;
-    let of_module =
-        if write_scope == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
+    let of_module = match (write_scope, root.method().is_instant()) {
+        // New files are made in a subvolume itself, which shares none with snapshots.
+        (WriteScope::Modules, true) => names() | contents(),
+        (WriteScope::Modules, false) => names(),
+        _ => AccessFs::Refer.into(),
+    };
     if let Ok(module) = root.module() {
         ruleset = allow(ruleset, module, of_module)?;
     }

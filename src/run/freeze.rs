@@ -45,6 +45,9 @@ impl SnapshotAttempt<'_> {
     /// Ends the attempt without a snapshot if the file system itself says that nothing has changed
     /// since the newest complete one. Returns whether it has.
     pub(crate) fn end_if_surely_unchanged(&self, report: &mut Report) -> Result<bool> {
+        if !self.session.root.method().is_instant() {
+            return Ok(false);
+        }
         let Some(newest) = self.newest_alike(Grade::Complete) else { return Ok(false) };
         let Some(observation) = self.unchanged_since(newest) else { return Ok(false) };
         let verdict = self.judge(&observation);

@@ -9,9 +9,14 @@
 //!   is repeated, or a push covers it.
 //! * The module gets new files. What it has already is replaced in one step and never written to,
 //!   so snapshots that share the old files keep them.
+//! * A staging directory in the module, where that is a subvolume, is removed by the next run or
+//!   restore, if this process is killed.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::sys::stat::{FileStat, fstat, futimens};
+use nix::sys::time::TimeSpec;
 
 use crate::decide::arguments::transfer_kind::TransferKind;
 use crate::decide::client::Client;
@@ -19,6 +24,7 @@ use crate::decide::push_job::PushJob;
 use crate::decide::restore_paths::common_place;
 use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{AllowedSnapshot, PARTIAL_TRANSFER, Reporter};
+use crate::engine::restore::outcome::PassOutcome;
 use crate::module::target::Target;
 use crate::run::dead_transfers::{highest_marked, reap};
 use crate::run::gate_wait::{GateAnswer, GateWait};
@@ -31,7 +37,9 @@ use crate::store::layout::Subdir;
 use crate::store::ledger_entry::{LedgerEntry, StoredEntry};
 use crate::store::lock::holder_of;
 use crate::store::restore_staging::RestoreStaging;
+use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
+use crate::system::identity::SysResult;
 use crate::system::process::Process;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
@@ -55,16 +63,6 @@ pub(crate) fn in_place(
     let target = &target.clone().opened_by(Opener::Push);
     target.check_nesting_in_hook()?;
     let root = &target.open_root()?;
-    if root.method().is_instant() {
-        return Err(Error::Root {
-            path: root.label(),
-            problem: "its module is a btrfs subvolume, into which --in-place cannot restore yet"
-                .to_string(),
-            remedy: "nothing was restored: restore with --to into another directory, and push or \
-                     copy from there"
-                .to_string(),
-        });
-    }
     let session = Session { target, root, clock };
     let module = Dir { directory: root.module()?, path: &root.module_path };
     let to = RestorePlace::InPlace(module);
@@ -75,16 +73,21 @@ pub(crate) fn in_place(
         Err(refused) => return Ok(*refused),
     };
     let stored = enter(session, job)?;
-    let staging =
-        match root.subdir(Subdir::Restoring).and_then(|dir| RestoreStaging::open(dir.dir())) {
-            Ok(staging) => staging,
-            Err(error) => {
-                // Nothing was written, so the module is as it was.
-                target.open_ledger(root)?.strike(&stored)?;
-                return Err(error);
-            }
-        };
+    let before = fstat(module.directory);
+    let staging = match staging(root, module) {
+        Ok(staging) => staging,
+        Err(error) => {
+            // Nothing was written, so the module is as it was.
+            target.open_ledger(root)?.strike(&stored)?;
+            return Err(error);
+        }
+    };
     let mut restored = write(job, &mut tree, plan, staging, module);
+    if let (0, Ok(before)) = (changed(&restored.written), before)
+        && let Err(cause) = set_times(module, &before)
+    {
+        restored.errors.note(Error::io("set the times of", module.path, cause));
+    }
     end_lease();
     let status = if restored.is_exact() { 0 } else { PARTIAL_TRANSFER };
     let allowed = AllowedSnapshot::of_status(status, Reporter::Daemon, target.policy.statuses());
@@ -94,6 +97,29 @@ pub(crate) fn in_place(
         Err(error) => restored.run_error = Some(error),
     }
     Ok(restored)
+}
+
+/// Where new files are made: in the program's own directory. No file can be moved into a subvolume,
+/// so there it is in the module, as in a restore into another directory.
+fn staging(root: &SnapshotRoot, module: Dir) -> Result<RestoreStaging> {
+    match root.method().is_instant() {
+        true => RestoreStaging::open(module),
+        false => RestoreStaging::open(root.subdir(Subdir::Restoring)?.dir()),
+    }
+}
+
+fn changed(written: &PassOutcome) -> u64 {
+    written.made + written.replaced + written.directories
+}
+
+/// Gives the module's directory its times again: a staging directory in it has changed them, and the
+/// restore has changed nothing.
+fn set_times(module: Dir, before: &FileStat) -> SysResult<()> {
+    futimens(
+        module.directory,
+        &TimeSpec::new(before.st_atime, before.st_atime_nsec),
+        &TimeSpec::new(before.st_mtime, before.st_mtime_nsec),
+    )
 }
 
 /// Waits at the gate, and enters the restore in the ledger.

@@ -5,7 +5,7 @@
 //! large. The names are read before the walk, so the numbers of its neighbours then count as
 //! inexact.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use chrono::{DateTime, Utc};
 
@@ -72,7 +72,19 @@ pub(crate) fn count(
     let exclusive: Vec<Option<Option<u64>>> =
         slots.iter().map(|slot| exclusive(root, slot)).collect();
     let are_linked = exclusive.iter().all(Option::is_none) && !root.method().is_instant();
-    let mut trees: Vec<UsageTree> = slots.into_iter().map(UsageTree::from).collect();
+    // A walk does not cross the border of a subvolume, so it begins inside.
+    let opened: Vec<Option<OwnedFd>> =
+        slots.iter().map(|slot| open_subvolume(root, slot)).collect();
+    let mut trees: Vec<UsageTree> = Vec::new();
+    for (slot, opened) in slots.into_iter().zip(&opened) {
+        trees.push(match opened {
+            None => UsageTree::from(slot),
+            Some(opened) => {
+                let (parent, parent_path) = (opened.as_fd(), slot.dir.path);
+                UsageTree { parent, parent_path, name: c_name(".") }
+            }
+        });
+    }
     let of_snapshots = trees.len();
     // A module that is gone or cannot be read shares nothing that could be seen.
     if let Ok(module) = root.module() {
@@ -113,8 +125,10 @@ pub(crate) fn count(
 /// What a tree takes that no other shares, if it is a subvolume; the inner value is none if the file
 /// system does not know.
 fn exclusive(root: &SnapshotRoot, slot: &Slot) -> Option<Option<u64>> {
-    slot.is_subvolume(root).then(|| {
-        let directory = open_directory(slot.dir.directory, &slot.name).ok()?;
-        exclusive_bytes(directory.as_fd())
-    })
+    slot.is_subvolume(root).then(|| exclusive_bytes(open_subvolume(root, slot)?.as_fd()))
+}
+
+fn open_subvolume(root: &SnapshotRoot, slot: &Slot) -> Option<OwnedFd> {
+    let is_one = slot.is_subvolume(root);
+    is_one.then(|| open_directory(slot.dir.directory, &slot.name).ok()).flatten()
 }

@@ -137,6 +137,11 @@ fn remove_trees(root: &SnapshotRoot, dir: Dir, names: &[CString]) -> Result<bool
 /// Removes what restores in place left that were killed. Snapshots may share those files by now, so
 /// the change of their link counts is one of this program.
 fn remove_restore_staging(root: &SnapshotRoot) -> Result<bool> {
+    if root.method().is_instant()
+        && let Ok(directory) = root.module()
+    {
+        return restore_staging::remove_leftovers(Dir { directory, path: &root.module_path });
+    }
     let restoring = root.subdir(Subdir::Restoring)?;
     if names_in(restoring.dir())?.is_empty() {
         return Ok(false);

@@ -130,6 +130,7 @@ fn a_repair_that_waits_for_a_push_says_whose_it_is() {
 /// It waits at the gate, as a push does.
 #[test]
 fn a_restore_in_place_that_waits_for_a_run_says_for_which() {
+    only_hard_links!("the phase in which a tree of links is made");
     slow!();
     if !have(&["strace"]) {
         return;
