@@ -150,7 +150,7 @@ fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
         return Err(ClientError::Refused(mistake.clone()));
     }
     target.check_nesting()?;
-    target.look_at_root()?;
+    target.look_at_root()?.check_method()?;
     Ok("they can be made beside the destination".into())
 }
 

@@ -138,7 +138,10 @@ fn plan(
         }
     };
     let compared = compared.as_ref().map(|(file, effect)| (*file, effect));
-    Ok((PlanView::new(&target, now, &examined.list, &present, compared), examined.list.warnings))
+    let view = PlanView::new(&target, now, &examined.list, &present, compared);
+    let mut warnings = examined.list.warnings;
+    warnings.extend(root.check_method().err().map(|refused| refused.to_string()));
+    Ok((view, warnings))
 }
 
 /// The `max_expire` for a comparison of what two policies keep in the end. With the one of a single

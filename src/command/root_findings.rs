@@ -14,6 +14,7 @@ use crate::command::doctor::roots::history_elsewhere;
 use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::lease_findings::long_leases;
+use crate::command::module_findings::place_of_root;
 use crate::command::push_findings::{
     PushSurroundings, failed_pushes, pushes_without_snapshot, stale_temporaries, torn_module,
     unfinished_backup,
@@ -97,6 +98,10 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
 
     let elsewhere = if root.is_registered() { None } else { history_elsewhere(target) };
     let mut findings = Findings(elsewhere.into_iter().collect());
+    if let Err(refused) = root.check_method() {
+        let message = format!("{refused}{}", place_of_root(target, &refused));
+        findings.0.push(Finding::new(FindingId::Root, Severity::Critical, message));
+    }
     findings.warn(FindingId::FileSystem, root.file_system_warning());
     if let Some(untried) = root.untried() {
         match (around.has_links)(&root.path) {

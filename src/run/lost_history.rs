@@ -14,7 +14,7 @@ use crate::tell::escape::escape_path;
 /// Why the root cannot be this module's, if it is registered for another one.
 pub(crate) fn refusal_of_root(target: &Target) -> Option<Error> {
     let is_taken = matches!(SnapshotRoot::registration(&target.root_path), Ok(Some(_)));
-    target.look_at_root().err().filter(|_| is_taken)
+    target.look_at_root().and_then(|root| root.check_method()).err().filter(|_| is_taken)
 }
 
 /// The warning of a run that begins a new history where an earlier one is missing. None for

@@ -81,6 +81,7 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock, is_lost: bool)
     target.check_nesting_in_hook()?;
     let holds_snapshots = is_lost && holds_snapshots(target);
     let root = target.open_root()?;
+    root.check_method()?;
     if holds_snapshots {
         State::update(root.private(), |state| state.state_lost = true)?;
     }

@@ -22,7 +22,7 @@ use crate::store::lock::DirLock;
 use crate::store::module_directory::missing_module;
 use crate::store::registration::Registration;
 use crate::store::root_checks::{self, make_root};
-use crate::store::snapshot_method::{self, MaybeSubvolume, SnapshotMethod};
+use crate::store::snapshot_method::{self, MaybeSubvolume, MethodRefusal, SnapshotMethod};
 use crate::system::btrfs::Subvolume;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
@@ -64,6 +64,8 @@ pub struct SnapshotRoot {
     /// The type of its file system, if the kernel tells.
     kind: Option<FileSystemType>,
     method: SnapshotMethod,
+    /// Why no snapshot can be made in that way now.
+    method_refusal: Option<MethodRefusal>,
     /// The result of a trial of hard links, if one was made.
     trial: Option<LinkTrial>,
     has_lost_records: bool,
@@ -98,13 +100,18 @@ impl SnapshotRoot {
         if let Some(module) = &module {
             root_checks::check_outside(path, &directory, module)?;
         }
-        let method = snapshot_method::of_root(
+        let (method, method_refusal) = snapshot_method::of_root(
             (path, directory.as_fd()),
             (module_path, module.as_ref().map(OwnedFd::as_fd)),
             (choice, kind.as_ref()),
             || Ok(Self::registration(path)?.map(|found| found.method())),
         )?;
-        if let Some(module) = module.as_ref().filter(|_| method == SnapshotMethod::HardLinks) {
+        // What is in the root can be read, and expire, all the same.
+        if let Some(refusal) = method_refusal.clone().filter(|_| access.makes()) {
+            return Err(refusal.of_root(path));
+        }
+        let by_links = method == SnapshotMethod::HardLinks && method_refusal.is_none();
+        if let Some(module) = module.as_ref().filter(|_| by_links) {
             root_checks::check_mounts(path, &directory, module_path, module)?;
         }
         let mut root = SnapshotRoot {
@@ -116,6 +123,7 @@ impl SnapshotRoot {
             private: None,
             kind,
             method,
+            method_refusal,
             trial: None,
             has_lost_records: false,
         };
@@ -178,6 +186,17 @@ impl SnapshotRoot {
     /// What its snapshots are made by.
     pub(crate) fn method(&self) -> SnapshotMethod {
         self.method
+    }
+
+    /// Fails if no snapshot can be made in that way now.
+    ///
+    /// # Errors
+    /// [`Error::Root`] with the remedy.
+    pub(crate) fn check_method(&self) -> Result<()> {
+        match &self.method_refusal {
+            Some(refusal) => Err(refusal.clone().of_root(&self.path)),
+            None => Ok(()),
+        }
     }
 
     /// Whether trees in it can be subvolumes.

@@ -233,9 +233,12 @@ pub(crate) fn check_future(
     check_kind(path, kind.as_ref())?;
     let (directory, module) = (open_path(parent)?, open_path(module_path)?);
     let places = ((path, directory.as_fd()), (module_path, Some(module.as_fd())));
-    if snapshot_method::of_root(places.0, places.1, (choice, kind.as_ref()), || Ok(None))?
-        == SnapshotMethod::HardLinks
-    {
+    let (method, refusal) =
+        snapshot_method::of_root(places.0, places.1, (choice, kind.as_ref()), || Ok(None))?;
+    if let Some(refusal) = refusal {
+        return Err(refusal.of_root(path));
+    }
+    if method == SnapshotMethod::HardLinks {
         check_mounts(path, &directory, module_path, &module)?;
     }
     Ok(parent.to_path_buf())

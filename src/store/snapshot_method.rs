@@ -25,7 +25,7 @@ use crate::system::btrfs::{
 };
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::open_directory;
-use crate::tell::error::{Error, Result};
+use crate::tell::error::{Error, MAKE_SNAPSHOT, Result};
 use crate::tell::escape::{escape_path, shell_path};
 
 /// A way to make snapshots.
@@ -41,26 +41,27 @@ pub(crate) enum SnapshotMethod {
 /// which is asked for only on btrfs), unless the policy has chosen. A new root gets btrfs snapshots
 /// where the module is a subvolume. The directories of the root and the module come with their
 /// paths; the module's may be lost. `kind`: the type of the root's file system, if it is known. One
-/// of a server is not asked: it may not answer.
+/// of a server is not asked: it may not answer. With the refusal if no snapshot can be made in that
+/// way: what is in the root can be read and removed all the same.
 ///
 /// # Errors
-/// A refusal with the remedy if snapshots cannot be made in that way.
+/// If the kernel does not tell what the module is.
 pub(crate) fn of_root(
     (path, root): (&Path, BorrowedFd),
     (module_path, module): (&Path, Option<BorrowedFd>),
     (choice, kind): (MethodChoice, Option<&FileSystemType>),
     registered: impl FnOnce() -> Result<Option<SnapshotMethod>>,
-) -> Result<SnapshotMethod> {
+) -> Result<(SnapshotMethod, Option<MethodRefusal>)> {
     let may_be_btrfs = kind.is_none_or(FileSystemType::is_btrfs);
     if !may_be_btrfs && choice != MethodChoice::Btrfs {
-        return Ok(SnapshotMethod::HardLinks);
+        return Ok((SnapshotMethod::HardLinks, None));
     }
     let is_subvolume = module
         .map_or(Ok(None), Subvolume::of)
         .map_err(|cause| Error::io("ask for the subvolume of", module_path, cause))?
         .is_some();
     if !is_subvolume && choice == MethodChoice::HardLink {
-        return Ok(SnapshotMethod::HardLinks);
+        return Ok((SnapshotMethod::HardLinks, None));
     }
     let on_btrfs = is_subvolume || is_on_btrfs(root).unwrap_or(false);
     let registered = if on_btrfs { registered()? } else { None };
@@ -71,8 +72,8 @@ pub(crate) fn of_root(
         (MethodChoice::Auto, None) if is_subvolume => SnapshotMethod::Subvolumes,
         (MethodChoice::Auto, None) => SnapshotMethod::HardLinks,
     };
-    let refused = |problem, remedy| Err(Error::Root { path: escape_path(path), problem, remedy });
-    let Some(module) = module else { return Ok(method) };
+    let refused = |problem, remedy| Ok((method, Some(MethodRefusal { problem, remedy })));
+    let Some(module) = module else { return Ok((method, None)) };
     let is_in_one = || {
         are_in_one(root, module)
             .map_err(|cause| Error::io("ask for the file system of", path, cause))
@@ -102,7 +103,21 @@ pub(crate) fn of_root(
             "take `snapshot_root` out of the policy, or set it to a directory of that btrfs"
                 .to_string(),
         ),
-        _ => Ok(method),
+        _ => Ok((method, None)),
+    }
+}
+
+/// Why no snapshot can be made in the way that a root has.
+#[derive(Debug, Clone)]
+pub(crate) struct MethodRefusal {
+    pub(crate) problem: String,
+    pub(crate) remedy: String,
+}
+
+impl MethodRefusal {
+    /// As the error of the root at `path`.
+    pub(crate) fn of_root(self, path: &Path) -> Error {
+        Error::Root { path: escape_path(path), problem: self.problem, remedy: self.remedy }
     }
 }
 
@@ -130,7 +145,7 @@ impl SnapshotMethod {
     pub(crate) fn freeze(self, module: BorrowedFd, root: Dir, name: &CStr) -> Result<()> {
         let failed = |cause| {
             let path = root.path.join(OsStr::from_bytes(name.to_bytes()));
-            Error::io("make the snapshot", &path, cause)
+            Error::io(MAKE_SNAPSHOT, &path, cause)
         };
         match self {
             SnapshotMethod::HardLinks => Err(Error::Bug("hard links are not made at one instant")),

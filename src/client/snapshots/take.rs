@@ -156,7 +156,7 @@ impl DestinationSnapshots<'_> {
             let target = self.target()?;
             target.check_nesting()?;
             if !target.is_root_to_be_created() {
-                target.look_at_root()?;
+                target.look_at_root()?.check_method()?;
             }
         }
         Ok(())
