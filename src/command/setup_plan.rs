@@ -220,7 +220,7 @@ fn ensure_sound(
     }
     target.check_nesting()?;
     match module_path.is_dir() {
-        true => target.look_at_root().map(|_| ())?,
+        true => target.look_at_root()?.check_method()?,
         false => root_checks::check_planned(&target.root_path, &module_path)?,
     }
     found.extend(doctor.of_places(module, &target, target.is_registered()));
@@ -306,13 +306,18 @@ fn directory_steps(steps: &mut Vec<SetupStep>, path: &Path, above: u32, own: u32
     }
 }
 
-/// The drop-ins of the units that are installed, or of the usual one.
-fn drop_in_steps(steps: &mut Vec<SetupStep>, unit_directory: &Path) -> Result<()> {
+/// The units of rsync daemons that are installed, or the usual one.
+pub(crate) fn daemon_units(unit_directory: &Path) -> Vec<&'static str> {
     let mut units = units::of_daemons(Path::new("/"), unit_directory);
     if units.is_empty() {
         units.push(USUAL_UNIT);
     }
-    for name in units {
+    units
+}
+
+/// The drop-ins of these units.
+fn drop_in_steps(steps: &mut Vec<SetupStep>, unit_directory: &Path) -> Result<()> {
+    for name in daemon_units(unit_directory) {
         let directory = unit_directory.join(format!("{name}.d"));
         let path = directory.join(DROP_IN_NAME);
         let real = file::file_behind(&path)?;

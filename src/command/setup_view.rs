@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::command::check_view::CheckView;
 use crate::command::setup_options::SetupOptions;
-use crate::command::setup_plan::SetupPlan;
+use crate::command::setup_plan::{SetupPlan, daemon_units};
 use crate::decide::module_section::{restore_name, text_of};
 use crate::run::setup::{SetupChange, SetupStep};
 use crate::tell::escape::{escape, escape_path};
@@ -94,7 +94,12 @@ pub(crate) fn next(options: &SetupOptions, plan: &SetupPlan, secret: Option<&str
     let mut text = String::new();
     if options.systemd {
         text += "\nFor the daemon to use the drop-ins, run on this server:\n    systemctl \
-                 daemon-reload\n    systemctl restart rsync\n";
+                 daemon-reload\n";
+        // A daemon that has one connection, of a template, comes with the next one.
+        let units = daemon_units(&options.unit_directory).into_iter();
+        for unit in units.filter(|unit| !unit.contains('@')) {
+            text += &format!("    systemctl restart {}\n", unit.trim_end_matches(".service"));
+        }
     }
     text += "\nOn the client, push with a command such as this one";
     text += match (secret, &options.user) {

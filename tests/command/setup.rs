@@ -276,6 +276,7 @@ fn drop_ins_are_written_for_each_unit_of_a_daemon() {
     let units = server.directory.join("units");
     fs::create_dir(&units).expect("a directory");
     tree::write(&units.join("rsync@.service"), "[Service]\n");
+    tree::write(&units.join("rsyncd.service"), "[Service]\n");
     let units = units.to_str().expect("UTF-8").to_string();
     let options = ["--user", "laptop", "--systemd", "--unit-directory", &units, "--write"];
     let run = setup(&server, &options).exits(&[0]).says("systemctl daemon-reload");
@@ -283,6 +284,8 @@ fn drop_ins_are_written_for_each_unit_of_a_daemon() {
     let example =
         concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rsync.service.d/rsyncd-snapshot.conf");
     assert_eq!(fs::read(&drop_in).expect("written"), fs::read(example).expect("there"), "{run}");
+    let run = run.says("systemctl restart rsyncd\n");
+    assert!(!run.stdout().contains("restart rsync@"), "{run}");
     setup(&server, &options).exits(&[0]).says("Nothing had to be changed.");
     tree::write(&drop_in, "[Service]\nKillMode=mixed\n");
     setup(&server, &options).exits(&[2]).says("is there already with other content");
