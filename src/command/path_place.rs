@@ -15,6 +15,7 @@ use crate::module::known_modules::{Needs, resolved_for};
 use crate::module::named_module::named;
 use crate::module::target::Target;
 use crate::store::layout::{PRIVATE, Subdir};
+use crate::store::shelf::Shelf;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
@@ -40,6 +41,8 @@ pub(crate) fn place_around(context: &Context, given: &OsStr) -> Result<Option<Lo
         ensure_responsive(prefix)?;
         if let Some(root) = root_of_snapshot(prefix) {
             let name = prefix.file_name().unwrap_or_default();
+            // What is in a retired subvolume is asked for by the snapshot's name.
+            let name = expired_subvolume(name).map_or(name, OsStr::new);
             let snapshot = canonical_parent(prefix).join(name);
             let path = snapshot.join(below(prefix));
             return Ok(Some(LocatedPath { place: Place::of_root(context, &root), path }));
@@ -84,8 +87,9 @@ fn module_at(
 
 /// The snapshot root, canonical, of the snapshot at `path`, which may be a retired one.
 fn root_of_snapshot(path: &Path) -> Option<PathBuf> {
-    let is_name = path.file_name().is_some_and(|name| is_snapshot_name(name.as_bytes()));
-    if !is_name || !path.parent().is_some_and(holds_snapshots) {
+    let is_name =
+        |name: &OsStr| is_snapshot_name(name.as_bytes()) || expired_subvolume(name).is_some();
+    if !path.file_name().is_some_and(is_name) || !path.parent().is_some_and(holds_snapshots) {
         return None;
     }
     let root = canonical_parent(path);
@@ -94,6 +98,11 @@ fn root_of_snapshot(path: &Path) -> Option<PathBuf> {
         true => root.ancestors().nth(2).map(Path::to_path_buf),
         false => Some(root),
     }
+}
+
+/// The name of the snapshot that is retired under `name` in its root, as subvolumes are.
+fn expired_subvolume(name: &OsStr) -> Option<&str> {
+    Shelf::Expired.own(name.to_str()?)
 }
 
 fn canonical_parent(path: &Path) -> PathBuf {
