@@ -4,7 +4,6 @@ use crate::decide::obstacle::Obstacles;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
-use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::store::unremovable;
 use crate::tell::counted;
@@ -48,17 +47,16 @@ fn set_aside(target: &Target, root: &SnapshotRoot) -> Option<String> {
     if names.is_empty() {
         return None;
     }
-    let directory = escape_path(&root.private().path.join(Subdir::Unremovable.name()));
     let describe = |name: &String| match unremovable::obstacles(root, name) {
-        Ok(obstacles) if !obstacles.is_empty() => obstacles.to_string(),
-        Ok(_) => format!("{name}: nothing hinders its removal any more"),
+        Ok((_, obstacles)) if !obstacles.is_empty() => obstacles.to_string(),
+        Ok((path, _)) => format!("{path}: nothing is known to be in the way any more"),
         Err(error) => error.to_string(),
     };
     let mut descriptions: Vec<String> = names.iter().take(MAX_SET_ASIDE).map(describe).collect();
     let more = names.len().saturating_sub(MAX_SET_ASIDE);
     descriptions.extend((more > 0).then(|| format!("and {}", counted(more, "more tree"))));
     Some(format!(
-        "{} could not be removed and is in {directory}: {}; then run `rotate {} --purge`",
+        "{} could not be removed and was set aside: {}; then run `rotate {} --purge`",
         counted(names.len(), "tree"),
         descriptions.join("; "),
         target.argument()

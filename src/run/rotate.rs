@@ -198,14 +198,10 @@ fn retire_expired(
 /// Removes what earlier runs left in `staging` and set aside in `unremovable`.
 fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<()> {
     if let Err(error) = clear_staging(root) {
-        report.warn(format!(
-            "what an earlier run left in .rsyncd-snapshot/staging cannot be removed: {error}"
-        ));
+        report.warn(format!("what an earlier run left to be removed cannot be removed: {error}"));
     }
     for cause in unremovable::remove_all(root)? {
-        report.warn(format!(
-            "a snapshot in .rsyncd-snapshot/unremovable still cannot be removed: {cause}"
-        ));
+        report.warn(format!("a snapshot that was set aside still cannot be removed: {cause}"));
     }
     Ok(())
 }

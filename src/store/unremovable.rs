@@ -3,7 +3,7 @@
 //! If such a tree stayed in staging, each later run would try to remove it and warn. So it is
 //! renamed into `unremovable/` once. `check` reports it there until `rotate --purge` can remove it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -21,12 +21,15 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
 /// Moves the remains of a tree out of `dir` if the next attempt to remove it would fail, too.
-/// Returns the error to report.
+/// Returns the error to report. A subvolume that the kernel keeps while it is being sent stays:
+/// later runs try again.
 pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Error {
-    if !remains.error.is_lasting() {
+    let slot = Slot { dir, name: remains.name.clone(), is_in_root: dir.path == root.path };
+    let is_busy = remains.error.is_busy() && slot.is_subvolume(root);
+    if !remains.error.is_lasting() || is_busy {
         return remains.error;
     }
-    match move_away(root, dir, &remains.name) {
+    match move_away(root, &slot) {
         Ok((path, obstacles)) => {
             let cause = describe_cause(&obstacles, &remains.error);
             Error::SetAside { path, cause }
@@ -43,16 +46,14 @@ fn describe_cause(obstacles: &Obstacles, error: &Error) -> String {
 }
 
 /// Moves a tree to `unremovable/`. Returns where it is now, and what keeps it from being removed.
-fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obstacles)> {
+fn move_away(root: &SnapshotRoot, from: &Slot) -> Result<(String, Obstacles)> {
     let shelf = OpenShelf::open(root, Shelf::Unremovable)?;
-    let is_in_root = from.path == root.path;
-    let from = Slot { dir: from, name: name.to_owned(), is_in_root };
-    let base = name.to_string_lossy();
+    let base = from.name.to_string_lossy();
     let base = base.strip_prefix(Shelf::Staging.prefix()).unwrap_or(&base);
     let mut last = Errno::EEXIST;
     for number in 0..1_000 {
         let free = if number == 0 { base.to_string() } else { format!("{base}.{number}") };
-        let to = shelf.slot_of(&from, &free);
+        let to = shelf.slot_of(from, &free);
         match from.move_to(&to) {
             Ok(()) => {
                 return Ok((escape_path(&to.path()), obstacles_in_slot(root, &to, MAX_ENTRIES)));
@@ -64,7 +65,7 @@ fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obs
             break;
         }
     }
-    let to = shelf.slot_of(&from, base);
+    let to = shelf.slot_of(from, base);
     Err(Error::io_pair("set aside", &from.path(), &to.path(), last))
 }
 
@@ -76,10 +77,11 @@ pub(crate) fn names(root: &SnapshotRoot) -> Vec<String> {
     names
 }
 
-/// What is in the way of removing the tree `name` that was set aside.
-pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
+/// Where the tree `name` that was set aside is, and what is in the way of removing it.
+pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<(String, Obstacles)> {
     let shelf = OpenShelf::open(root, Shelf::Unremovable)?;
-    Ok(obstacles_in_slot(root, &shelf.slot(name), MAX_ENTRIES))
+    let slot = shelf.slot(name);
+    Ok((escape_path(&slot.path()), obstacles_in_slot(root, &slot, MAX_ENTRIES)))
 }
 
 /// What keeps the tree at `slot` from being removed, as far as `max_entries` show it. That the tree

@@ -17,9 +17,10 @@ use linux_raw_sys::btrfs::BTRFS_SUBVOL_RDONLY;
 use linux_raw_sys::general::BTRFS_SUPER_MAGIC;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::geteuid;
 
 use crate::system::identity::SysResult;
-use crate::system::syscalls::{open_directory, stat_entry};
+use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 use crate::system::unsafe_calls::{
     btrfs_info, destroy_subvolume, removed_subvolumes, set_subvolume_flags, snapshot_subvolume,
     subvolume_flags, subvolume_info, sync_btrfs,
@@ -138,7 +139,8 @@ pub(crate) fn make_snapshot(source: BorrowedFd, parent: BorrowedFd, name: &CStr)
 ///
 /// # Errors
 /// `EPERM` or `EACCES` if it has to be removed file by file, as one that is no snapshot of `source`;
-/// `EBUSY` if the kernel keeps it though its removal `is_allowed`; the kernel's errors.
+/// `EBUSY` if the kernel keeps it though its removal `is_allowed`, or while it is being sent; the
+/// kernel's errors.
 pub(crate) fn remove_snapshot(
     parent: BorrowedFd,
     name: &CStr,
@@ -153,7 +155,12 @@ pub(crate) fn remove_snapshot(
     }
     if found.is_read_only {
         let flags = subvolume_flags(directory.as_fd())?;
-        set_subvolume_flags(directory.as_fd(), flags & !u64::from(BTRFS_SUBVOL_RDONLY))?;
+        let flags = flags & !u64::from(BTRFS_SUBVOL_RDONLY);
+        match set_subvolume_flags(directory.as_fd(), flags) {
+            // It is being sent: only the owner could change it otherwise, and this process is that.
+            Err(Errno::EPERM) if may_change(directory.as_fd()) => return Err(Errno::EBUSY),
+            answer => answer?,
+        }
     }
     if !is_ours {
         return Err(Errno::EPERM);
@@ -173,6 +180,11 @@ pub(crate) fn remove_snapshot(
         }
         answer => answer,
     }
+}
+
+/// Whether this process may change the attributes of `directory` by its owner.
+fn may_change(directory: BorrowedFd) -> bool {
+    is_privileged() || fstat(directory).is_ok_and(|stat| stat.st_uid == geteuid().as_raw())
 }
 
 /// Waits until the space of removed subvolumes of the btrfs that `directory` is in is free: at most

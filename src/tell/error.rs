@@ -301,6 +301,11 @@ impl Error {
         self.errno() == Some(libc::EROFS)
     }
 
+    /// Whether something uses what the call was about.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.errno() == Some(libc::EBUSY)
+    }
+
     /// Whether the call fails again until an administrator changes something.
     pub fn is_lasting(&self) -> bool {
         matches!(self.errno(), Some(libc::EPERM | libc::EXDEV | libc::EROFS | libc::EBUSY))
@@ -369,6 +374,9 @@ fn onto(to: &Option<String>) -> String {
     to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default()
 }
 
+/// What failed if a subvolume has got no snapshot.
+pub(crate) const MAKE_SNAPSHOT: &str = "make the snapshot";
+
 /// What an administrator can do about the causes that do not explain themselves.
 fn hint(operation: &str, cause: &io::Error) -> &'static str {
     // To open or read a file needs no link between module and root.
@@ -389,6 +397,12 @@ fn hint(operation: &str, cause: &io::Error) -> &'static str {
         Some(libc::EDQUOT) => " (raise the quota; existing snapshots were not touched)",
         Some(libc::EPERM) if operation.ends_with("device") => {
             " (to make a device needs CAP_MKNOD: restore it as root)"
+        }
+        Some(libc::EPERM) if operation == MAKE_SNAPSHOT => {
+            " (only root and the owner of a subvolume can make a snapshot of it)"
+        }
+        Some(libc::ETXTBSY) if operation == MAKE_SNAPSHOT => {
+            " (a swap file in the module is in use: run `swapoff`, and keep it elsewhere)"
         }
         Some(libc::EPERM) => {
             " (an immutable or append-only flag, or fs.protected_hardlinks for a user without \
