@@ -3,6 +3,10 @@
 //!
 //! The comparison trusts the snapshot's index if a full comparison has confirmed it within the
 //! policy's `full_comparison`. If the index proves wrong, it is not used, and the run warns.
+//!
+//! A subvolume has no index. Within `full_comparison` its comparison trusts the clock instead, and
+//! reads of a snapshot only what has changed since that was made. If nothing has, although the file
+//! system says so, all of it is compared: a clock that was set back must not hide a change.
 
 use std::os::fd::AsFd;
 
@@ -17,6 +21,7 @@ use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
 use crate::store::dir::c_name;
 use crate::store::index_file;
+use crate::store::inode_log::windows::wall_ns;
 use crate::store::publish::ComparedTree;
 use crate::store::record::Record;
 use crate::store::snapshots::ListedSnapshot;
@@ -72,19 +77,32 @@ impl SnapshotAttempt<'_> {
         let record = item.record.as_ref().filter(|record| !record.adopted);
         let index = record.and_then(|_| index_file::open(self.session.root, name));
         let is_index_check = self.is_full_comparison_due();
-        let context = CompareContext {
-            known: item.record.as_ref().map(Record::known).unwrap_or_default(),
-            index: index.as_ref(),
-            is_index_check,
-            entries: record.map(|record| record.entries),
-            unfinished: search.as_ref(),
-            cache: Some(&cache),
-            by_change_times: false,
-            frozen_ns: record.and_then(|record| record.frozen_ns.as_ref()?.parse().ok()),
-        };
+        let frozen_ns = record.and_then(|record| record.frozen_ns.as_ref()?.parse::<i64>().ok());
         let method = self.session.root.method();
-        let comparison = method.compare(live, Some((directory.as_fd(), &path)), context)?;
-        self.is_full.set(self.is_full.get() || is_index_check || index.is_none());
+        // A clone reads what it links once more; no other method does.
+        let cached = (!method.is_instant()).then_some(&cache);
+        let compare = |search, trusts_clock| {
+            let context = CompareContext {
+                known: item.record.as_ref().map(Record::known).unwrap_or_default(),
+                index: index.as_ref(),
+                is_index_check,
+                entries: record.map(|record| record.entries),
+                unfinished: search,
+                cache: cached,
+                by_change_times: false,
+                frozen_ns,
+                trusts_clock,
+            };
+            method.compare(live, Some((directory.as_fd(), &path)), context)
+        };
+        let mut trusts_clock = !is_index_check && frozen_ns.is_some_and(|ns| ns <= wall_ns());
+        let mut comparison = compare(search.as_ref(), trusts_clock)?;
+        if trusts_clock && !comparison.differs() {
+            trusts_clock = false;
+            comparison = compare(None, trusts_clock)?;
+        }
+        let is_full = is_index_check || index.is_none() && !trusts_clock;
+        self.is_full.set(self.is_full.get() || is_full);
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
             return Ok(TreeScan { comparison, index, cache, unfinished });

@@ -12,7 +12,7 @@ use support::file_system::FileSystem;
 use support::fingerprint::{self, Fingerprint};
 use support::module::Module;
 use support::run::{Run, tool};
-use support::subvolumes::is_subvolume;
+use support::subvolumes::{is_subvolume, make_subvolume, remove_snapshot};
 use support::time::wait_until;
 use support::{have, tree};
 
@@ -203,4 +203,149 @@ fn snapshots_lie_in_another_subvolume_of_the_same_btrfs() {
     module.run(&expire).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
     assert_eq!((module.left_over("staging"), module.retired().len()), (0, 0));
+}
+
+/// Exchanges the module's directory for one that is a subvolume, or is none, with the same content:
+/// as the remedy of `check` says.
+fn exchange(module: &Module, for_subvolume: bool) {
+    let (new, old) = (module.root.join("latest.new"), module.root.join("latest.old"));
+    match for_subvolume {
+        true => make_subvolume(&new),
+        false => fs::create_dir(&new).expect("a directory"),
+    }
+    let content = module.latest.join(".");
+    Run::of(tool("cp").args(["-a", "--reflink=always"]).arg(content).arg(&new)).exits(&[0]);
+    fs::rename(&module.latest, &old).expect("moved away");
+    fs::rename(&new, &module.latest).expect("moved there");
+    remove_snapshot(&old);
+}
+
+#[test]
+fn a_history_stays_usable_where_no_snapshot_can_be_made_in_its_way() {
+    let Some((_file_system, module, source)) = on_btrfs() else { return };
+    let daemon = Daemon::of_module(&module);
+    let mut taken = vec![push(&module, &daemon, &source)];
+    let conversions = [
+        (false, "the module DIR is no subvolume", "hardlink"),
+        (true, "hard links cannot lead out of the module DIR, a btrfs subvolume", "btrfs"),
+    ];
+    for (number, (for_subvolume, problem, method)) in conversions.into_iter().enumerate() {
+        let problem = problem.replace("DIR", &module.latest.to_string_lossy());
+        exchange(&module, for_subvolume);
+        let file = module.latest.join("documents/report");
+        let file = file.to_str().expect("UTF-8");
+        for words in [
+            &["list", "data"][..],
+            &["status", "data"],
+            &["versions", file],
+            &["verify", "data"],
+            &["pin", "data", &taken[0].0],
+            &["rotate", "data"],
+            &["restore", "data", &taken[0].0, "documents", "--to", "/nowhere/at/all", "--dry-run"],
+        ] {
+            let run = module.run(words);
+            assert!(!run.stderr().contains(&problem), "{run}");
+        }
+        module.run(&["list", "data"]).exits(&[0]).says(&taken[number].0);
+        module.run(&["check", "data"]).exits(&[2]).says(&problem);
+        let plan = module.run(&["plan", "data"]).exits(&[4]);
+        assert!(plan.stderr().contains(&problem), "{plan}");
+        for run in [module.run_hook(), module.run(&["snapshot", "data", "--due"])] {
+            assert!(!run.succeeded() && run.stderr().contains(&problem), "{run}");
+        }
+        assert_eq!(module.snapshots().len(), number + 1);
+
+        module.write_policy(&format!("[module.data]\nmethod = \"{method}\"\n"));
+        tree::write(&module.latest.join("later"), method);
+        let name = module.expect_snapshot();
+        assert_eq!(is_subvolume(&module.snapshot(&name)), for_subvolume);
+        module.assert_equals_module(&name);
+        taken.iter().for_each(|one| assert_as_taken(&module, one, method));
+        taken.push((name.clone(), fingerprint::of(&module.snapshot(&name))));
+        module.run(&["check", "data"]).exits(&[0, 1]);
+    }
+    // Snapshots of both kinds go.
+    module.run(&["unpin", "data", &taken[0].0]).exits(&[0]);
+    let names = taken.iter().map(|(name, _)| name.as_str());
+    let expire: Vec<&str> = ["expire", "data"]
+        .into_iter()
+        .chain(names.take(2))
+        .chain(["--below-min-keep", "--now"])
+        .collect();
+    module.run(&expire).exits(&[0]);
+    assert_eq!(module.snapshots(), [taken[2].0.as_str()]);
+    assert_eq!((module.left_over("staging"), module.retired().len()), (0, 0));
+}
+
+#[test]
+fn a_path_in_a_retired_subvolume_has_versions() {
+    let Some((_file_system, module, source)) = on_btrfs() else { return };
+    let daemon = Daemon::of_module(&module);
+    let (first, _) = push(&module, &daemon, &source);
+    tree::write(&source.join("documents/report"), "another\n");
+    push(&module, &daemon, &source);
+    module.run(&["expire", "data", &first, "--below-min-keep"]).exits(&[0]);
+    let retired = module.retired_snapshot(&first).join("documents/report");
+    assert!(retired.exists());
+    let found = module.json(&["versions", retired.to_str().expect("UTF-8"), "--json"]);
+    let by_name = module.json(&["versions", "data", "documents/report", "--json"]);
+    assert_eq!(found["paths"], by_name["paths"], "{found:#}");
+}
+
+#[test]
+fn a_subvolume_that_is_being_sent_goes_with_a_later_run() {
+    let Some((_file_system, module, source)) = on_btrfs() else { return };
+    let daemon = Daemon::of_module(&module);
+    // More than what fits into a pipe, so that the command which sends it waits.
+    fs::write(source.join("large"), vec![7; 4 << 20]).expect("a file");
+    let (first, _) = push(&module, &daemon, &source);
+    tree::write(&source.join("documents/report"), "another\n");
+    push(&module, &daemon, &source);
+    let mut send = tool("btrfs");
+    send.args(["send", "-q"]).arg(module.snapshot(&first)).stdout(std::process::Stdio::piped());
+    let mut sending = send.spawn().expect("it is sent");
+    std::thread::sleep(Duration::from_millis(500));
+    let run = module.run(&["expire", "data", &first, "--below-min-keep", "--now"]);
+    assert!(run.stderr().contains("btrfs send"), "{run}");
+    assert_eq!(module.left_over("unremovable"), 0);
+    drop(sending.stdout.take());
+    let _ = sending.wait();
+    tree::write(&module.latest.join("later"), "");
+    module.expect_snapshot();
+    assert_eq!((module.snapshots().len(), module.left_over("staging")), (2, 0));
+}
+
+/// Lets the newest snapshot say that it was made `later`, as if the clock was set back since.
+fn set_clock_back(module: &Module, name: &str, later: Duration) {
+    let path = module.private("records").join(format!("{name}.toml"));
+    let text = fs::read_to_string(&path).expect("a record");
+    let mut record: toml::Table = text.parse().expect("TOML");
+    let frozen: u128 = record["frozen_ns"].as_str().expect("text").parse().expect("a number");
+    record.insert("frozen_ns".into(), (frozen + later.as_nanos()).to_string().into());
+    fs::write(&path, record.to_string()).expect("written");
+}
+
+#[test]
+fn a_change_before_which_the_clock_was_set_back_is_found() {
+    let Some((_file_system, module, _)) = on_btrfs() else { return };
+    tree::small(&module.latest);
+    let later = Duration::from_secs(3);
+    let mut name = module.expect_snapshot();
+    let changes: [&dyn Fn(&Path); 3] = [
+        &|file| fs::write(file, "in place").expect("written"),
+        &|file| tree::set_mode(file, 0o600),
+        &|file| fs::remove_file(file).expect("removed"),
+    ];
+    for change in changes {
+        // The first full comparison is over, so this run would trust the clock.
+        let began = Instant::now();
+        set_clock_back(&module, &name, later);
+        change(&module.latest.join("documents/report"));
+        std::thread::sleep(later.saturating_sub(began.elapsed()));
+        name = module.expect_snapshot();
+        module.assert_equals_module(&name);
+        let record = module.record(&name);
+        let count = |key: &str| record.get(key).and_then(toml::Value::as_integer).unwrap_or(0);
+        assert!(count("added") + count("changed") + count("removed") >= 1, "{record:#?}");
+    }
 }

@@ -4,25 +4,20 @@ use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use crate::engine::children::PendingChildren;
-use crate::engine::compare::{Comparison, DirectoryToCompare, ExplainedDifferences, PresentIn};
+use crate::engine::compare::{CompareContext, Comparison, DirectoryToCompare, PresentIn};
 use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
-use crate::engine::index::Stamp;
-use crate::system::identity::is_untouched_twin;
 use crate::system::mounts::is_mount_point;
 use crate::system::syscalls::stat_entry;
 
 pub(crate) struct EntryComparison<'a> {
-    pub(crate) known: &'a ExplainedDifferences,
+    pub(crate) knowledge: &'a CompareContext<'a>,
     pub(crate) live: &'a Descent,
     pub(crate) directory: BorrowedFd<'a>,
     pub(crate) snapshot: BorrowedFd<'a>,
     pub(crate) comparison: &'a mut Comparison,
     pub(crate) pending: &'a mut PendingChildren<DirectoryToCompare>,
-    pub(crate) by_change_times: bool,
-    /// Change times before this, nanoseconds since 1970, prove that a file has not changed.
-    pub(crate) settled_ns: i64,
 }
 
 impl EntryComparison<'_> {
@@ -39,7 +34,7 @@ impl EntryComparison<'_> {
                     .push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
-                let is_same = self.by_change_times && live == snapshot && self.is_untouched(name);
+                let is_same = live == snapshot && self.is_untouched(name);
                 if !is_same && !self.is_known_copy(name, live.inode, snapshot.inode) {
                     self.comparison.changed += 1;
                 }
@@ -75,16 +70,19 @@ impl EntryComparison<'_> {
     /// snapshot lacks is new.
     fn is_left_out(&self, name: &CStr, live: EntryInode) -> bool {
         !live.is_directory
-            && self.known.has_mount(self.live, name)
+            && self.knowledge.known.has_mount(self.live, name)
             && is_mount_point(self.directory, name)
     }
 
-    /// Whether the file `name` has the same change time in both trees.
+    /// Whether the file `name` has the same change time in two trees of one subvolume.
     fn is_untouched(&self, name: &CStr) -> bool {
-        let [live, snapshot] = [self.directory, self.snapshot].map(|dir| stat_entry(dir, name));
-        live.is_ok_and(|live| {
-            Stamp::of(&live).ctime_ns < self.settled_ns
-                && snapshot.is_ok_and(|snapshot| is_untouched_twin(&live, &snapshot))
+        if !self.knowledge.by_change_times {
+            return false;
+        }
+        stat_entry(self.directory, name).is_ok_and(|live| {
+            self.knowledge.is_older(&live)
+                || stat_entry(self.snapshot, name)
+                    .is_ok_and(|snapshot| self.knowledge.is_untouched(&live, &snapshot))
         })
     }
 
@@ -93,6 +91,6 @@ impl EntryComparison<'_> {
     fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
         let inodes = InodePair { live, copy };
         let pair = CopiedPair { live: self.directory, snapshot: self.snapshot, name, inodes };
-        self.known.is_current_copy(pair)
+        self.knowledge.known.is_current_copy(pair)
     }
 }

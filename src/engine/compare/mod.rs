@@ -4,9 +4,9 @@
 //!
 //! An equal name with an equal inode number means an unchanged file, because a snapshot's entries
 //! are links to the live inodes. Of two trees of one btrfs subvolume, the change times have to be
-//! equal, too: no program can set them, and a snapshot keeps them. Along the way the comparison takes the live tree's
-//! [`Fingerprint`], which shows later whether anything in the tree was touched. Several workers
-//! share the walk, and their results are added.
+//! equal, too: no program can set them, and a snapshot keeps them. Along the way the comparison takes
+//! the live tree's [`Fingerprint`], which shows later whether anything in the tree was touched.
+//! Several workers share the walk, and their results are added.
 //!
 //! With the snapshot's [`DirectoryIndex`], an unchanged live directory is neither read nor
 //! compared: one call shows that it is unchanged, and the snapshot's directory is not opened. From
@@ -23,6 +23,9 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use nix::sys::stat::FileStat;
+
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::children::PendingChildren;
 use crate::engine::compare::unfinished::UnfinishedSearch;
@@ -30,11 +33,13 @@ use crate::engine::copied::{CopiedPair, Copies, InodePair};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
+use crate::engine::index::Stamp;
 use crate::engine::index::block::RecordPosition;
 use crate::engine::index::reader::{DirectoryIndex, IndexReader};
 use crate::engine::listing::Listing;
 use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
+use crate::system::identity::is_untouched_twin;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
@@ -139,6 +144,26 @@ pub(crate) struct CompareContext<'a> {
     /// nothing from then on: the file may have been written to while the snapshot was made. None if
     /// that is not known, as of a snapshot of another program; then it proves that all the same.
     pub frozen_ns: Option<i64>,
+    /// Whether what has changed before that is taken for the same without a look at the snapshot.
+    /// If the clock was set back since, that is wrong: then the counts are too low.
+    pub trusts_clock: bool,
+}
+
+impl CompareContext<'_> {
+    /// Whether two trees of one subvolume certainly have the same inode at a name.
+    fn is_untouched(&self, live: &FileStat, snapshot: &FileStat) -> bool {
+        let settled_ns = self.frozen_ns.map_or(i64::MAX, |ns| ns - STAMP_LAG_NS);
+        self.by_change_times
+            && Stamp::of(live).ctime_ns < settled_ns
+            && is_untouched_twin(live, snapshot)
+    }
+
+    /// Whether the snapshot has the same as the live tree at the name where that has `live`, by the
+    /// clock alone. A name that came or went changed its directory.
+    fn is_older(&self, live: &FileStat) -> bool {
+        let is_before = |ns| Stamp::of(live).ctime_ns < ns - STAMP_LAG_NS;
+        self.by_change_times && self.trusts_clock && self.frozen_ns.is_some_and(is_before)
+    }
 }
 
 /// Compares `live` with `snapshot`; without one, all entries count as added.

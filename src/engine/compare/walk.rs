@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
@@ -20,7 +19,7 @@ use crate::engine::difference::{ReadSide as Unread, differences};
 use crate::engine::frames::Step;
 use crate::engine::index::{Stamp, now_ns};
 use crate::engine::listing::Listing;
-use crate::system::syscalls::is_gone;
+use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::Result;
 use crate::tell::progress;
 
@@ -89,6 +88,10 @@ impl CompareWalk<'_> {
                         self.snapshot.pass(name);
                         self.push(frame);
                         return Ok(());
+                    }
+                    if directory.side == PresentIn::Both && self.knowledge.is_older(&stat) {
+                        self.snapshot.pass(name);
+                        return self.visit_older(directory, &stat);
                     }
                 }
                 Err(Errno::EXDEV) => {
@@ -202,6 +205,38 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
+    /// Looks through a live directory in which no name has come or gone since the snapshot was made.
+    fn visit_older(&mut self, directory: DirectoryToCompare, stat: &FileStat) -> Result<()> {
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
+        self.comparison.directories_read += 1;
+        let (live, _) = self.open_live()?;
+        let mut listing = std::mem::take(&mut self.listing);
+        let failed = |cause| self.live.error("read", None, cause);
+        let (mut entries, mut changed) = (0, 0);
+        listing.read_first(live.as_fd()).map_err(failed)?;
+        loop {
+            entries += listing.entries().len() as u64;
+            for entry in listing.entries() {
+                let name = listing.name(entry);
+                if entry.is_directory {
+                    pending.push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
+                    continue;
+                }
+                let is_older =
+                    stat_entry(live.as_fd(), name).is_ok_and(|stat| self.knowledge.is_older(&stat));
+                changed += u64::from(!is_older);
+            }
+            if !listing.read_next(live.as_fd()).map_err(failed)? {
+                break;
+            }
+        }
+        self.listing = listing;
+        self.comparison.changed += changed;
+        self.note_visited(&Stamp::of(stat), entries);
+        self.push(CompareFrame { directory, is_unchanged: false, pending });
+        Ok(())
+    }
+
     /// The current directory of one tree, to be read from its start.
     fn rewind(&mut self, side: PresentIn) -> Result<DirectoryFd> {
         let descent = if side == PresentIn::Snapshot { &mut self.snapshot } else { &mut self.live };
@@ -239,9 +274,11 @@ impl CompareWalk<'_> {
         let (snapshot, snapshot_stat) = self.open_snapshot()?;
         let xattrs = XattrSource::Of(live.as_fd());
         let original = AttributeSource { stat: &live_stat, xattrs };
-        let differ = attributes::differ(original, snapshot.as_fd(), &snapshot_stat);
-        if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
-            self.comparison.changed += 1;
+        if !self.knowledge.is_untouched(&live_stat, &snapshot_stat) {
+            let differ = attributes::differ(original, snapshot.as_fd(), &snapshot_stat);
+            if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
+                self.comparison.changed += 1;
+            }
         }
         let entries = self.compare_entries(&(live.clone(), snapshot), directory, pending)?;
         if let Some((cache, listing)) = self.knowledge.cache.zip(self.comparer.live_listing()) {
@@ -272,14 +309,12 @@ impl CompareWalk<'_> {
             Unread::Snapshot => snapshot_descent.error("read", None, cause),
         };
         let mut entry = EntryComparison {
-            known: &knowledge.known,
+            knowledge,
             live: live_descent,
             directory: live.as_fd(),
             snapshot: snapshot.as_fd(),
             comparison,
             pending,
-            by_change_times: knowledge.by_change_times,
-            settled_ns: knowledge.frozen_ns.map_or(i64::MAX, |ns| ns - STAMP_LAG_NS),
         };
         let directories = (live.as_fd(), snapshot.as_fd());
         let entries = differences(directories, None, comparer, failed, |name, live, snapshot| {
