@@ -8,7 +8,6 @@ use crate::decide::transfer_decision::{has_waited, verdict};
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::DueMarkChange;
 use crate::decide::verdict_facts::{RunningPushes, VerdictFacts, VerdictStage};
-use crate::module::target::Target;
 use crate::run::dead_transfers::reap;
 use crate::run::request::Request;
 use crate::run::session::Session;
@@ -38,7 +37,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     let entries: Vec<StoredEntry> =
         ledger.entries()?.into_iter().filter(StoredEntry::is_running_push).collect();
     let state = State::read(root.private())?;
-    let running = running(target, &entries);
+    let running = running(session, &entries);
     let facts = VerdictFacts {
         running,
         has_waited: has_waited(state.deferred_since, clock.now(), target.policy.max_defer.delta()),
@@ -64,14 +63,17 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     Ok(GateOutcome::Deferred)
 }
 
-fn running(target: &Target, entries: &[StoredEntry]) -> RunningPushes {
+fn running(session: Session, entries: &[StoredEntry]) -> RunningPushes {
+    let Session { target, root, .. } = session;
     let rewriting = entries
         .iter()
         .filter_map(|stored| stored.entry.as_ref())
         .flat_map(|entry| &entry.rewriting);
     // Options in `allow_options` do not count here: with them a push may rewrite any snapshot,
     // whether or not a run takes one now.
-    let in_place =
+    let mut in_place =
         rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
+    // A subvolume shares no file with its snapshots.
+    in_place &= !root.method().is_instant();
     RunningPushes { count: entries.len(), in_place }
 }
