@@ -83,7 +83,7 @@ fn every_number_is_right_after_any_history() {
     let module = with_policy();
     push_file(&module, "0", 5_000);
     let mut exact = 0;
-    for step in 0..support::by_sweep(15, 30, 30) {
+    for step in 0..support::by_sweep(15, 15, 60) {
         match random.below(5) {
             0 if module.snapshots().len() > 2 => {
                 let names = module.snapshots();

@@ -24,7 +24,7 @@ use support::simulated::{EXPIRING, Simulated, entries, hook_at, settle};
 use support::{ORDINARY_USER, have, is_root, root, tree};
 
 /// Sequences on each file system, and pushes in each.
-const SEQUENCES: u64 = 6;
+const SEQUENCES: u64 = 3;
 const PUSHES: usize = 14;
 
 // -- What a snapshot has to be ---------------------------------------------------------------------
@@ -358,7 +358,7 @@ fn run_sequences(place: impl Fn() -> Option<Place> + Sync) -> Option<Tally> {
     let only = std::env::var("RSYNCD_SNAPSHOT_SEED").ok().map(|seed| seed.parse().expect("a seed"));
     let seeds = match only {
         Some(seed) => seed..seed + 1,
-        None => 0..support::by_sweep(SEQUENCES.div_ceil(5), SEQUENCES, SEQUENCES * 40),
+        None => 0..support::by_sweep(2, SEQUENCES, SEQUENCES * 80),
     };
     let next = AtomicU64::new(seeds.start);
     let total = Mutex::new(Tally::default());

@@ -388,7 +388,7 @@ fn clean_round(rig: &mut Rig, random: &mut Random, round: usize) {
 }
 
 fn rounds() -> usize {
-    support::by_sweep(5, 25, 1_000)
+    support::by_sweep(5, 12, 1_000)
 }
 
 #[test]

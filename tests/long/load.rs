@@ -159,7 +159,7 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
     if !have(&["rsync"]) {
         return;
     }
-    let count = support::by_sweep(50, 200, 10_000);
+    let count = support::by_sweep(50, 100, 10_000);
     let module = Module::new();
     let source = support::daemon::source(&module);
     let sections = format!(

@@ -644,7 +644,7 @@ fn a_doubt_across_a_boot_expires_nothing() {
 /// Errors by the dozen within one boot, with a look after every push.
 #[test]
 fn random_doubts_within_a_boot_lose_nothing_at_any_time() {
-    let histories = support::by_sweep(40, 150, 10_000);
+    let histories = support::by_sweep(40, 75, 10_000);
     let mut expired_in_doubt = 0;
     for seed in 0..histories {
         let mut random = Random::new(seed);
@@ -757,7 +757,7 @@ fn live(seed: u64) -> Worlds {
 #[test]
 fn no_wrong_clock_costs_what_the_right_one_keeps() {
     slow!();
-    let histories = support::by_sweep(20, 100, 40_000);
+    let histories = support::by_sweep(20, 50, 40_000);
     let (mut resumed, mut with_undated, mut expired) = (0, 0, 0);
     for seed in 0..histories {
         let worlds = live(seed);

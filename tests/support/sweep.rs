@@ -118,8 +118,8 @@ impl Call {
     }
 }
 
-/// Does `work` for so many of `things` as `bound` says, spread over all of them, for a fifth of
-/// that in a quick run, or for each in a full sweep, in a few threads; all of them, though some
+/// Does `work` for half as many of `things` as `bound` says, spread over all of them, for a fifth of
+/// `bound` in a quick run, or for each in a full sweep, in a few threads; all of them, though some
 /// fail. Returns how many that were.
 #[track_caller]
 pub(crate) fn spread<T: Sync>(
@@ -128,7 +128,7 @@ pub(crate) fn spread<T: Sync>(
     work: impl Fn(usize, &T) + Sync,
 ) -> usize {
     let usual = bound.min(things.len());
-    let count = super::by_sweep(usual.div_ceil(5), usual, things.len());
+    let count = super::by_sweep(usual.div_ceil(5), usual.div_ceil(2), things.len());
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let run = || {
         loop {

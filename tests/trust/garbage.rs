@@ -16,8 +16,9 @@ use std::path::Path;
 
 use random::Random;
 
-/// Mutations of each target's seeds; `RSYNCD_SNAPSHOT_SWEEP=full` makes it a hundred times as many.
-const MUTATIONS: usize = 4_000;
+/// Mutations of each target's seeds; `RSYNCD_SNAPSHOT_SWEEP=full` makes it two hundred times as
+/// many.
+const MUTATIONS: usize = 2_000;
 
 /// What means something to one parser or another.
 const TOKENS: [&[u8]; 24] = [
@@ -81,7 +82,7 @@ fn throw(name: &str) {
     let (_, target) = *target::TARGETS.iter().find(|(known, _)| *known == name).expect("a target");
     let seeds = seeds(name);
     assert!(!seeds.is_empty());
-    let mutations = crate::support::by_sweep(MUTATIONS / 5, MUTATIONS, MUTATIONS * 100);
+    let mutations = crate::support::by_sweep(MUTATIONS * 2 / 5, MUTATIONS, MUTATIONS * 200);
     let mut random = Random::new(20_261_126);
     let hit = |garbage: &[u8]| {
         let survived = catch_unwind(AssertUnwindSafe(|| target(garbage)));
