@@ -122,12 +122,23 @@ impl FileSystem {
             File::create(&image)
                 .and_then(|file| file.set_len(mebibytes << 20))
                 .expect("an image file");
-            Run::of(tool(&mkfs).arg("-q").args(mkfs_options).arg(&image)).exits(&[0]);
+            make(kind, mkfs_options, &image);
             mount.args(["-t", kind.name(), "-o", mount_options]).arg(&image);
         }
         Run::of(mount.arg(&mount_point)).exits(&[0]);
         Some(FileSystem { mount_point, _scratch: scratch })
     }
+}
+
+/// Makes a file system in the file `image`.
+pub(crate) fn make(kind: Kind, mkfs_options: &[&str], image: &Path) {
+    let run = || {
+        let mut mkfs = tool(&format!("mkfs.{}", kind.name()));
+        Run::of(mkfs.arg("-q").args(mkfs_options).arg(image))
+    };
+    // mkfs.btrfs looks at all loop devices, and fails where one goes meanwhile.
+    let has_raced = |run: &Run| run.stderr().contains("cannot check mount status");
+    (0..20).map(|_| run()).find(|run| !has_raced(run)).expect("no loop device goes").exits(&[0]);
 }
 
 impl Drop for FileSystem {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::support::file_system::Kind;
+use crate::support::file_system::{self, Kind};
 use crate::support::run::{Run, tool};
 use crate::support::subvolumes::are_subvolumes;
 use crate::support::time::wait_until;
@@ -20,13 +20,11 @@ pub(crate) fn make(kind: Kind, image: &Path) {
         .expect("an image file");
     let options: &[&str] = match kind {
         Kind::Ext4 => {
-            &["-q", "-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]
+            &["-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]
         }
-        Kind::Xfs => &["-q", "-K"],
-        _ => &["-q", "-K"],
+        _ => &["-K"],
     };
-    let mut mkfs = tool(&format!("mkfs.{}", kind.name()));
-    Run::of(mkfs.args(options).arg(image)).exits(&[0]);
+    file_system::make(kind, options, image);
 }
 
 /// How many bytes the file system relies on being written as a whole: sectors, and whole blocks
