@@ -19,9 +19,7 @@ pub(crate) fn make(kind: Kind, image: &Path) {
         .and_then(|file| file.set_len(kind.usual_mebibytes() << 20))
         .expect("an image file");
     let options: &[&str] = match kind {
-        Kind::Ext4 => {
-            &["-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]
-        }
+        Kind::Ext4 => &["-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"],
         _ => &["-K"],
     };
     file_system::make(kind, options, image);
