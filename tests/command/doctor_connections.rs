@@ -23,6 +23,8 @@ fn each(patient: &Patient, prepare: impl Fn(&Path), lines: &[(&str, Option<Told>
     fs::write(&secrets, "laptop:secret\nm1:secret\n").expect("secrets");
     tree::set_mode(&secrets, 0o600);
     let mut conf = patient.global();
+    // The usual one may be that of another user's daemon.
+    writeln!(conf, "lock file = {}", directory.join("lock").display()).expect("it");
     for (number, (lines, _)) in lines.iter().enumerate() {
         let path = directory.join(format!("m{number}/latest"));
         fs::create_dir_all(&path).expect("a module");

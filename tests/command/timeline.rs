@@ -52,8 +52,10 @@ fn a_terminal_shows_a_timeline_and_colours_unless_unwanted() {
     }
     assert!(stdout(&module, "NO_COLOR=", "plan data").contains("\x1b[31m"));
     let narrow = stdout(&module, "COLUMNS=50 NO_COLOR=1", "-q plan data");
-    let strip: Vec<&str> =
-        narrow.lines().skip(1).take_while(|line| !line.starts_with("(*")).collect();
+    let root = module.root.display().to_string();
+    let strip = narrow.lines().skip(1).take_while(|line| !line.starts_with("(*"));
+    // A path is not broken, however long it is.
+    let strip: Vec<&str> = strip.filter(|line| !line.contains(&root)).collect();
     assert!(strip.len() >= 4 && strip.iter().all(|line| line.trim_end().len() <= 50), "{narrow}");
 
     let elsewhere = module.run(&["plan", "data"]).exits(&[0]).stdout();
