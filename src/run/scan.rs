@@ -8,7 +8,7 @@
 //! reads of a snapshot only what has changed since that was made. If nothing has, although the file
 //! system says so, all of it is compared: a clock that was set back must not hide a change.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::failed_push::UnfinishedDirectory;
@@ -25,6 +25,7 @@ use crate::store::inode_log::windows::wall_ns;
 use crate::store::publish::ComparedTree;
 use crate::store::record::Record;
 use crate::store::snapshots::ListedSnapshot;
+use crate::system::btrfs::Subvolume;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 
@@ -95,7 +96,9 @@ impl SnapshotAttempt<'_> {
             };
             method.compare(live, Some((directory.as_fd(), &path)), context)
         };
-        let mut trusts_clock = !is_index_check && frozen_ns.is_some_and(|ns| ns <= wall_ns());
+        let mut trusts_clock = !is_index_check
+            && frozen_ns.is_some_and(|ns| ns <= wall_ns())
+            && self.is_of_module(directory.as_fd());
         let mut comparison = compare(search.as_ref(), trusts_clock)?;
         if trusts_clock && !comparison.differs() {
             trusts_clock = false;
@@ -114,6 +117,14 @@ impl SnapshotAttempt<'_> {
              others"
         ));
         Ok(TreeScan { comparison, index: None, cache, unfinished })
+    }
+
+    /// Whether a snapshot is one of the subvolume that the module is now. After a rollback, the
+    /// module is another one, whose files changed before that snapshot was made.
+    fn is_of_module(&self, snapshot: BorrowedFd) -> bool {
+        let snapshot = Subvolume::of(snapshot).ok().flatten();
+        let both = snapshot.zip(self.session.root.subvolume());
+        both.is_some_and(|(snapshot, module)| snapshot.is_of(&module))
     }
 
     /// Whether it is time to check the index by a full comparison. A last time in the future comes

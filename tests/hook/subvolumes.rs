@@ -349,3 +349,21 @@ fn a_change_before_which_the_clock_was_set_back_is_found() {
         assert!(count("added") + count("changed") + count("removed") >= 1, "{record:#?}");
     }
 }
+
+#[test]
+fn what_a_rollback_has_changed_is_counted() {
+    let Some((_file_system, module, source)) = on_btrfs() else { return };
+    let daemon = Daemon::of_module(&module);
+    let (first, _) = push(&module, &daemon, &source);
+    tree::write(&source.join("documents/report"), "another\n");
+    push(&module, &daemon, &source);
+    fs::rename(&module.latest, module.root.join("before")).expect("moved away");
+    let mut snapshot = tool("btrfs");
+    snapshot.args(["-q", "subvolume", "snapshot"]).arg(module.snapshot(&first));
+    Run::of(snapshot.arg(&module.latest)).exits(&[0]);
+    tree::write(&module.latest.join("new"), "");
+    let record = module.record(&module.expect_snapshot());
+    // The two directories, and the report.
+    assert_eq!(record["changed"].as_integer(), Some(3), "{record:#?}");
+    assert_eq!(record["added"].as_integer(), Some(1), "{record:#?}");
+}
