@@ -11,8 +11,8 @@
 //! the number is exact. The newest snapshot shares files with the module, which changes at any
 //! time, so its number is a lower bound.
 //!
-//! What a btrfs snapshot takes alone is known only to the file system, and only while its quotas are
-//! on.
+//! What a btrfs snapshot takes alone is known only to the file system, and only while its quotas
+//! are on.
 
 use serde::{Deserialize, Serialize};
 

@@ -4,12 +4,12 @@
 //! This step follows rotation, so the newest snapshot is durable, and what the policy expires is
 //! retired already. It counts first what the removal of each tree would free, and removes no more
 //! trees than are needed. If all of them together would not free enough, it removes none and warns.
-//! What a btrfs snapshot frees is not known before: there they go one by one, until one frees next to
-//! nothing.
-//! If other modules share the file system and this one has not grown, its snapshots stay for a day,
-//! so the module that grew loses snapshots first. The free space is looked up before each removal.
-//! The floors of the policy, pins and pauses hold, and no more than `max_expire` go in one run.
-//! Leases do not hold: a reader gets errors, since what goes here is removed and never recycled.
+//! What a btrfs snapshot frees is not known before: there they go one by one, until one frees next
+//! to nothing. If other modules share the file system and this one has not grown, its snapshots
+//! stay for a day, so the module that grew loses snapshots first. The free space is looked up
+//! before each removal. The floors of the policy, pins and pauses hold, and no more than
+//! `max_expire` go in one run. Leases do not hold: a reader gets errors, since what goes here is
+//! removed and never recycled.
 
 use std::time::Duration;
 
@@ -312,8 +312,9 @@ impl Shortage<'_> {
     }
 }
 
-/// What the removal of all these trees of `root` frees; `None` if they have more than `max_entries`,
-/// or if one is a subvolume: how much of its content others share is known to the file system only.
+/// What the removal of all these trees of `root` frees; `None` if they have more than
+/// `max_entries`, or if one is a subvolume: how much of its content others share is known to the
+/// file system only.
 pub(crate) fn freed(
     root: &SnapshotRoot,
     slots: Vec<Slot>,
@@ -326,8 +327,8 @@ pub(crate) fn freed(
     usage::freed(&trees, max_entries)
 }
 
-/// What is removed next where nothing says how much that frees: all retired snapshots, one after the
-/// other, until enough is free; then the oldest that may go.
+/// What is removed next where nothing says how much that frees: all retired snapshots, one after
+/// the other, until enough is free; then the oldest that may go.
 fn one_by_one(retired: &[String], kept: &[String], max_kept: usize) -> ChosenTrees {
     let next = kept.iter().take(max_kept.min(1)).cloned().collect();
     let (retired, kept) = match retired.is_empty() {

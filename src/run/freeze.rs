@@ -67,7 +67,8 @@ impl SnapshotAttempt<'_> {
     fn unchanged_since(&self, newest: &ListedSnapshot) -> Option<Observation> {
         let root = self.session.root;
         let last = self.before.last_run.as_ref().filter(|_| self.before.torn.is_none())?;
-        // A write to a file that is there changes the number only once it is on its way to the disk.
+        // A write to a file that is there changes the number only once it is on its way to the
+        // disk.
         syncfs(root.directory()).ok()?;
         let slot = root.visible(&newest.name.text);
         let snapshot = open_directory(slot.dir.directory, &slot.name).ok()?;

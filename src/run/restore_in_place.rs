@@ -112,8 +112,8 @@ fn changed(written: &PassOutcome) -> u64 {
     written.made + written.replaced + written.directories
 }
 
-/// Gives the module's directory its times again: a staging directory in it has changed them, and the
-/// restore has changed nothing.
+/// Gives the module's directory its times again: a staging directory in it has changed them, and
+/// the restore has changed nothing.
 fn set_times(module: Dir, before: &FileStat) -> SysResult<()> {
     futimens(
         module.directory,

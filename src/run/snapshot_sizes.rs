@@ -122,8 +122,8 @@ pub(crate) fn count(
     })
 }
 
-/// What a tree takes that no other shares, if it is a subvolume; the inner value is none if the file
-/// system does not know.
+/// What a tree takes that no other shares, if it is a subvolume; the inner value is none if the
+/// file system does not know.
 fn exclusive(root: &SnapshotRoot, slot: &Slot) -> Option<Option<u64>> {
     slot.is_subvolume(root).then(|| exclusive_bytes(open_subvolume(root, slot)?.as_fd()))
 }

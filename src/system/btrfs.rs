@@ -32,8 +32,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// The inode number of the root of each subvolume, and of nothing else in one.
 const ROOT_INODE: u64 = 256;
 
-/// The flag of a read-only subvolume in what the kernel tells of it: that of the item on disk, which
-/// has another number than the flag that makes one.
+/// The flag of a read-only subvolume in what the kernel tells of it: that of the item on disk,
+/// which has another number than the flag that makes one.
 const INFO_READ_ONLY: u64 = 1;
 
 /// The number that btrfs gives a subvolume for good.
@@ -138,7 +138,8 @@ pub(crate) fn make_snapshot(source: BorrowedFd, parent: BorrowedFd, name: &CStr)
 /// what is in it can be removed file by file.
 ///
 /// # Errors
-/// `EPERM` or `EACCES` if it has to be removed file by file, as one that is no snapshot of `source`;
+/// `EPERM` or `EACCES` if it has to be removed file by file, as one that is no snapshot of
+/// `source`;
 /// `EBUSY` if the kernel keeps it though its removal `is_allowed`, or while it is being sent; the
 /// kernel's errors.
 pub(crate) fn remove_snapshot(
@@ -198,8 +199,8 @@ pub(crate) fn wait_for_space(directory: BorrowedFd, longest: Duration) {
     }
 }
 
-/// The bytes that the removal of the subvolume whose root `directory` is frees, by the quotas of the
-/// file system; none if these are off, or not up to date.
+/// The bytes that the removal of the subvolume whose root `directory` is frees, by the quotas of
+/// the file system; none if these are off, or not up to date.
 pub(crate) fn exclusive_bytes(directory: BorrowedFd) -> Option<u64> {
     let id = subvolume_info(directory).ok()?.treeid;
     let file_system = btrfs_info(directory).ok()?.fsid.map(|byte| format!("{byte:02x}")).concat();

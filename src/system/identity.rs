@@ -20,8 +20,8 @@ impl Identity {
     }
 }
 
-/// Whether two files of different subvolumes are one file of one subvolume, in two snapshots or in a
-/// snapshot and its source, with nothing changed in between: they have one inode number and one
+/// Whether two files of different subvolumes are one file of one subvolume, in two snapshots or in
+/// a snapshot and its source, with nothing changed in between: they have one inode number and one
 /// change time, which no program can set.
 pub(crate) fn is_untouched_twin(one: &FileStat, other: &FileStat) -> bool {
     let key = |stat: &FileStat| (stat.st_ino, stat.st_ctime, stat.st_ctime_nsec, stat.st_size);

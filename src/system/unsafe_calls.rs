@@ -1,5 +1,5 @@
-//! All unsafe code of the crate: calls that no maintained library wraps. Each is wrapped here so that
-//! its callers need no unsafe code, and does nothing else.
+//! All unsafe code of the crate: calls that no maintained library wraps. Each is wrapped here so
+//! that its callers need no unsafe code, and does nothing else.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -116,7 +116,8 @@ const COUNT_REMOVED: u32 = 2;
 pub(crate) fn removed_subvolumes(directory: BorrowedFd) -> SysResult<u32> {
     type Wait<'a> = Updater<'a, { SUBVOL_SYNC_WAIT }, SubvolumeWait>;
     let mut wait = SubvolumeWait { subvolume: 0, mode: COUNT_REMOVED, count: 0 };
-    // SAFETY: the kernel's header gives this call this structure, which the kernel reads and writes.
+    // SAFETY: the kernel's header gives this call this structure, which the kernel reads and
+    // writes.
     unsafe { ioctl(directory, Wait::new(&mut wait)) }.map_err(errno)?;
     Ok(wait.count)
 }

@@ -143,8 +143,8 @@ fn a_power_cut_at_any_moment_of_a_push_loses_no_snapshot() {
     nothing_is_lost("clone", clone_rig::cut_power);
 }
 
-/// What is wrong without `syncfs`: snapshots lack content. A btrfs snapshot is durable by itself, but
-/// what the program recorded of it is not.
+/// What is wrong without `syncfs`: snapshots lack content. A btrfs snapshot is durable by itself,
+/// but what the program recorded of it is not.
 fn without_syncfs() -> (&'static [Wrong], fn(&Findings) -> bool) {
     match are_subvolumes() {
         true => (&[Wrong::Command], has_lost_record),

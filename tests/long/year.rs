@@ -236,8 +236,9 @@ fn push_each_hour(grace: &str) {
             fs::write(module.join("documents/log"), time.to_rfc3339()).unwrap();
             let mode = fs::Permissions::from_mode(if hour % 2 == 0 { 0o600 } else { 0o644 });
             fs::set_permissions(module.join("documents/log"), mode).unwrap();
-            // What changes just before its snapshot is made counts as changed since, and in the night
-            // that would make a difference to the time until which the snapshot was the present.
+            // What changes just before its snapshot is made counts as changed since, and in the
+            // night that would make a difference to the time until which the snapshot was the
+            // present.
             if time.hour() == 23 {
                 std::thread::sleep(std::time::Duration::from_millis(60));
             }

@@ -118,9 +118,9 @@ impl Call {
     }
 }
 
-/// Does `work` for half as many of `things` as `bound` says, spread over all of them, for a fifth of
-/// `bound` in a quick run, or for each in a full sweep, in a few threads; all of them, though some
-/// fail. Returns how many that were.
+/// Does `work` for half as many of `things` as `bound` says, spread over all of them, for a fifth
+/// of `bound` in a quick run, or for each in a full sweep, in a few threads; all of them, though
+/// some fail. Returns how many that were.
 #[track_caller]
 pub(crate) fn spread<T: Sync>(
     things: &[T],

@@ -4,9 +4,9 @@
 //!
 //! An equal name with an equal inode number means an unchanged file, because a snapshot's entries
 //! are links to the live inodes. Of two trees of one btrfs subvolume, the change times have to be
-//! equal, too: no program can set them, and a snapshot keeps them. Along the way the comparison takes
-//! the live tree's [`Fingerprint`], which shows later whether anything in the tree was touched.
-//! Several workers share the walk, and their results are added.
+//! equal, too: no program can set them, and a snapshot keeps them. Along the way the comparison
+//! takes the live tree's [`Fingerprint`], which shows later whether anything in the tree was
+//! touched. Several workers share the walk, and their results are added.
 //!
 //! With the snapshot's [`DirectoryIndex`], an unchanged live directory is neither read nor
 //! compared: one call shows that it is unchanged, and the snapshot's directory is not opened. From

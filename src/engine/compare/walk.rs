@@ -205,7 +205,8 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
-    /// Looks through a live directory in which no name has come or gone since the snapshot was made.
+    /// Looks through a live directory in which no name has come or gone since the snapshot was
+    /// made.
     fn visit_older(&mut self, directory: DirectoryToCompare, stat: &FileStat) -> Result<()> {
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.comparison.directories_read += 1;
