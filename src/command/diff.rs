@@ -82,6 +82,7 @@ pub(crate) fn run(context: &Context, options: &DiffOptions, json: bool) -> Resul
         old.start()?,
         new.start()?,
         indexes.as_ref().map(Indexes::of_diff),
+        old.twins(),
         &PathPatterns::new(&paths),
         &mut printer,
     );

@@ -74,6 +74,7 @@ ids! {
     RootNew,
     FileSystem,
     HardLinks,
+    SnapshotLimit,
     MemoryLost,
     RecordsLost,
     // Runs, pushes and snapshots.

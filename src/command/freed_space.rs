@@ -26,7 +26,7 @@ pub(crate) struct FreedSpace {
     /// if some are subvolumes.
     pub usage: Option<Usage>,
     /// Whether some are subvolumes, of which it is not known what they free.
-    pub has_subvolumes: bool,
+    pub has_sealed: bool,
 }
 
 /// Counts what the expiry frees, up to [`USUAL_MAX_ENTRIES`] entries unless `any_size`.
@@ -51,9 +51,9 @@ pub(crate) fn count(
     let trees: Vec<Slot> = visible.chain(hidden).collect();
     let max_entries = (!any_size).then_some(USUAL_MAX_ENTRIES);
     let is_too_much = max_entries.is_some_and(|max| recorded_entries(list, &going) > max);
-    let has_subvolumes = trees.iter().any(|slot| slot.is_subvolume(root));
+    let has_sealed = trees.iter().any(|slot| slot.is_sealed(root));
     let usage = if is_too_much { None } else { freed(root, trees, max_entries) };
-    FreedSpace { snapshots: going.len(), retired: retired.len(), usage, has_subvolumes }
+    FreedSpace { snapshots: going.len(), retired: retired.len(), usage, has_sealed }
 }
 
 /// What a removal has freed, or in a dry run would free, as one line.

@@ -128,7 +128,7 @@ fn become_command(
         context.set_level(target);
         let root = target.open_root()?;
         leases.extend(take_lease(target, &root, name, &reader)?);
-        directories.push(root.path.join(name).into_os_string());
+        directories.push(root.visible(name).path().into_os_string());
     }
     let words: Vec<OsString> =
         words.iter().flat_map(|word| put_in_place(word, &directories)).collect();

@@ -113,9 +113,11 @@ impl ListView {
                     HumanBytes(total),
                     HumanBytes(history),
                 ),
-                _ => "what btrfs snapshots take is not known; ALONE is, with `btrfs quota \
-                      enable`\n"
-                    .to_string(),
+                _ => {
+                    "what snapshots take that the file system makes is not known; on btrfs, ALONE \
+                      is, with `btrfs quota enable`\n"
+                        .to_string()
+                }
             };
         } else if is_terminal && !self.snapshots.is_empty() {
             text += "(--sizes counts what each snapshot takes alone)\n";

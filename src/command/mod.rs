@@ -58,6 +58,7 @@ mod setup_plan;
 mod setup_view;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_choice;
+pub(crate) mod snapshot_limit;
 pub(crate) mod status;
 mod status_view;
 pub(crate) mod timeline;

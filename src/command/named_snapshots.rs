@@ -17,7 +17,7 @@ use crate::module::context::Context;
 use crate::module::known_modules::Needs;
 use crate::module::named_module::named;
 use crate::module::target::Target;
-use crate::run::restore_source::snapshot_names;
+use crate::run::restore_source::prefixed_names;
 use crate::store::pinning::is_visible;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
@@ -86,7 +86,7 @@ fn find_each(
 /// # Errors
 /// If the root cannot be read.
 pub(crate) fn visible(target: &Target, root: &SnapshotRoot) -> Result<Vec<SnapshotName>> {
-    let names = snapshot_names(&root.path, &target.policy.time_zone)?;
+    let names = prefixed_names(root.snapshots().path, "", &target.policy.time_zone)?;
     let look = |name: SnapshotName| Ok(is_visible(root, &name.text)?.then_some(name));
     names.into_iter().filter_map(|name| look(name).transpose()).collect()
 }

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::command::plan_options::{ANY_JUMP, PlanOptions, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::policy_effect::PolicyEffect;
+use crate::command::snapshot_limit;
 use crate::command::{freed_space, print_json, replay};
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::clock_reading::ClockReading;
@@ -21,6 +22,7 @@ use crate::decide::forecast::forecast;
 use crate::decide::policy::Policy;
 use crate::decide::rotation::decide;
 use crate::decide::snapshot::Snapshot;
+use crate::decide::snapshot_limit::LimitFinding;
 use crate::decide::snapshot_reason::ExpiryPause;
 use crate::decide::snapshot_verdict::{Decision, RotationHistory};
 use crate::module::context::Context;
@@ -139,7 +141,12 @@ fn plan(
     };
     let compared = compared.as_ref().map(|(file, effect)| (*file, effect));
     let view = PlanView::new(&target, now, &examined.list, &present, compared);
+    let limit = match snapshot_limit::finding(&target, &root, &examined.list) {
+        LimitFinding::Far => None,
+        LimitFinding::Near(message) | LimitFinding::Met(message) => Some(message),
+    };
     let mut warnings = examined.list.warnings;
+    warnings.extend(limit);
     warnings.extend(root.check_method().err().map(|refused| refused.to_string()));
     Ok((view, warnings))
 }

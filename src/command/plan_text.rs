@@ -215,8 +215,8 @@ fn freed(whose: &str, going: usize, totals: &TotalsView) -> String {
         }
     };
     let (Some(bytes), Some(entries)) = (totals.bytes_freed, totals.entries_freed) else {
-        if totals.has_subvolumes {
-            return format!("{whose}{what} frees what only these btrfs snapshots hold\n");
+        if totals.has_sealed {
+            return format!("{whose}{what} frees what only these snapshots hold\n");
         }
         return format!(
             "{whose}{what}: with more than {USUAL_MAX_ENTRIES} entries not counted; plan \

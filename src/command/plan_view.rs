@@ -48,7 +48,7 @@ pub(crate) struct TotalsView {
     pub(crate) entries_freed: Option<u64>,
     /// Whether these numbers cannot be known, since some of the snapshots are subvolumes.
     #[serde(skip)]
-    pub(crate) has_subvolumes: bool,
+    pub(crate) has_sealed: bool,
     pub(crate) unreadable: u64,
     pub(crate) retired: usize,
 }
@@ -186,7 +186,7 @@ impl TotalsView {
             },
             bytes_freed: usage.map(|usage| usage.bytes),
             entries_freed: usage.map(|usage| usage.entries),
-            has_subvolumes: effect.freed.has_subvolumes,
+            has_sealed: effect.freed.has_sealed,
             unreadable: usage.map_or(0, |usage| usage.unreadable),
             retired: effect.freed.retired,
         }

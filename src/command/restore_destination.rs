@@ -84,8 +84,9 @@ fn paths_to(path: &Path, source: &ProtectedRoot) -> Vec<PathBuf> {
     };
     let snapshots = snapshot_names(&source.root, &Zone::utc());
     let snapshots = snapshots.unwrap_or_default();
-    let mut held: Vec<PathBuf> =
-        snapshots.iter().map(|name| source.root.join(&name.text)).collect();
+    let place = SnapshotRoot::snapshots_path(&source.root);
+    let place = place.unwrap_or_else(|_| source.root.clone());
+    let mut held: Vec<PathBuf> = snapshots.iter().map(|name| place.join(&name.text)).collect();
     held.extend([source.root.join(PRIVATE), source.root.clone()]);
     held.extend(source.module.clone());
     let held: Vec<_> = held.into_iter().map(|path| (identity(&path), path)).collect();

@@ -20,10 +20,12 @@ use crate::command::push_findings::{
     unfinished_backup,
 };
 use crate::command::run_findings::{Activity, long_job, long_run};
+use crate::command::snapshot_limit;
 use crate::command::unremovable_findings::unremovable_snapshots;
 use crate::decide::file_system::Expectation;
 use crate::decide::grade::Grade;
 use crate::decide::push_history::PushHistory;
+use crate::decide::snapshot_limit::LimitFinding;
 use crate::decide::snapshot_reason::ExpiryPause;
 use crate::decide::snapshot_verdict::Decision;
 use crate::decide::torn_mark::TornMark;
@@ -185,6 +187,14 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
     findings.note(FindingId::Lease, long_leases(&leases, lease_terms(target, now)));
     findings.note(FindingId::FileSystem, root.file_system_advice());
     findings.note(FindingId::FileSystem, method_notes(&root));
+    match snapshot_limit::finding(target, &root, list) {
+        LimitFinding::Far => {}
+        LimitFinding::Near(message) => findings.warn(FindingId::SnapshotLimit, [message]),
+        LimitFinding::Met(message) => {
+            let finding = Finding::new(FindingId::SnapshotLimit, Severity::Critical, message);
+            findings.0.push(finding);
+        }
+    }
 
     findings.0.extend(ages.findings(root.is_registered()));
     Ok(findings.0)
@@ -192,8 +202,24 @@ pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<
 
 /// How the snapshots of a root are made that are no hard links, and what would make that quicker.
 fn method_notes(root: &SnapshotRoot) -> Option<String> {
-    if root.method() != SnapshotMethod::Subvolumes {
-        return None;
+    match root.method() {
+        SnapshotMethod::HardLinks => return None,
+        SnapshotMethod::Subvolumes => {}
+        SnapshotMethod::CephFs if root.must_sync_files() => {
+            return Some(
+                "its snapshots are CephFS snapshots, made through ceph-fuse: each new file is \
+                 synced before, which the kernel client does in one call"
+                    .to_string(),
+            );
+        }
+        SnapshotMethod::CephFs => {
+            return Some(
+                "its snapshots are CephFS snapshots, made through the kernel client: that its \
+                 `syncfs` waits until what is new is on the disks of the cluster was read in its \
+                 source, and is unproven by a test"
+                    .to_string(),
+            );
+        }
     }
     let mounts = Mounts::read()?;
     let mut note = "its snapshots are btrfs snapshots".to_string();

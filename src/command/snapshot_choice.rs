@@ -28,7 +28,7 @@ use crate::module::target::Target;
 use crate::run::restore_source::{named_snapshot, snapshot_names};
 use crate::store::layout::PRIVATE;
 use crate::store::memory::path_of;
-use crate::store::root::SnapshotRoot;
+use crate::store::root::{SnapshotRoot, module_of_snapshots};
 use crate::store::shelf::Shelf;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
@@ -82,9 +82,15 @@ impl Place {
     pub(crate) fn of_root(context: &Context, path: &Path) -> Self {
         let registered = SnapshotRoot::registration(path).ok().flatten();
         let module = registered.and_then(|registered| path_of(&registered.path));
+        // CephFS snapshots are in the module.
+        let module = module.or_else(|| module_of_snapshots(path).map(Path::to_path_buf));
+        let is_place = |target: &Target| {
+            let snapshots_path = || SnapshotRoot::snapshots_path(&target.root_path);
+            target.root_path == path || snapshots_path().is_ok_and(|snapshots| snapshots == path)
+        };
         let target = module
             .and_then(|module| resolved_for(&context.settings, None, &module, Needs::Root).ok())
-            .filter(|target| target.root_path == path);
+            .filter(is_place);
         match target {
             Some(target) => Place::of_target(target),
             None => Place {
@@ -373,8 +379,12 @@ fn pick(place: Place, wish: SnapshotWish, shown: &OsStr) -> Result<ChosenSnapsho
         Err(why) => why,
     };
     // Another word, such as `..`, may be a path to some directory.
-    let retired = is_snapshot_name(shown.as_bytes())
-        && Shelf::Expired.paths(&place.root_path, shown).iter().any(|path| path.is_dir());
+    let has_retired = || {
+        let snapshots_path = SnapshotRoot::snapshots_path(&place.root_path)?;
+        let paths = Shelf::Expired.paths(&place.root_path, &snapshots_path, shown);
+        Ok::<bool, Error>(paths.iter().any(|path| path.is_dir()))
+    };
+    let retired = is_snapshot_name(shown.as_bytes()) && has_retired().unwrap_or(false);
     let complete = newest_up_to(&names, DateTime::<Utc>::MAX_UTC);
     let shown = escape(shown.as_bytes());
     let (problem, remedy) = match (wish, complete, names.first()) {

@@ -27,7 +27,7 @@ pub(crate) fn unremovable_snapshots(
         .collect();
     let in_place = (!stay.is_empty()).then(|| {
         let obstacles = stay.iter().map(|(verdict, obstacle)| {
-            (escape_path(&root.path.join(&verdict.snapshot.name)), *obstacle)
+            (escape_path(&root.visible(&verdict.snapshot.name).path()), *obstacle)
         });
         format!(
             "{} that the policy no longer keeps cannot be removed and stays in place: {}",

@@ -75,6 +75,7 @@ struct VerifyView {
     snapshot_root: String,
     snapshots: usize,
     subvolumes: usize,
+    cephfs_snapshots: usize,
     changed_subvolumes: Vec<String>,
     damaged_snapshots: usize,
     files: u64,
@@ -179,6 +180,7 @@ impl VerifyView {
             snapshot_root: escape_path(&target.root_path),
             snapshots: verified.snapshots,
             subvolumes: verified.subvolumes,
+            cephfs_snapshots: verified.cephfs_snapshots,
             changed_subvolumes: verified.changed_subvolumes.clone(),
             damaged_snapshots: verified.damaged_snapshots(),
             files: verified.inodes,
@@ -308,6 +310,13 @@ impl VerifyView {
                     counted(self.subvolumes, "read-only snapshot")
                 )
             }),
+            (self.cephfs_snapshots > 0).then(|| {
+                format!(
+                    "{} of CephFS not compared: nothing can be changed there, and the deep scrubs \
+                     of the cluster check the content on its disks",
+                    counted(self.cephfs_snapshots, "snapshot")
+                )
+            }),
             (!self.changed_subvolumes.is_empty()).then(|| {
                 format!(
                     "these btrfs snapshots can be or were written to, so they may not be what was \
@@ -315,7 +324,7 @@ impl VerifyView {
                     self.changed_subvolumes.join(", ")
                 )
             }),
-            (!self.change_times && (self.snapshots > 0 || self.subvolumes == 0)).then(|| {
+            (!self.change_times && (self.snapshots > 0 || self.subvolumes + self.cephfs_snapshots == 0)).then(|| {
                 let why = match self.has_lost_windows {
                     true => {
                         ", since it is not known when earlier runs made links: inodes/windows is \

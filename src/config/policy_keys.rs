@@ -69,10 +69,11 @@ pub(crate) const SNAPSHOT_ROOT: &str = "snapshot_root";
 
 pub(crate) const METHOD: &str = "method";
 
-pub(crate) const METHODS: [(&str, MethodChoice); 3] = [
+pub(crate) const METHODS: [(&str, MethodChoice); 4] = [
     ("auto", MethodChoice::Auto),
     ("hardlink", MethodChoice::HardLink),
     ("btrfs", MethodChoice::Btrfs),
+    ("cephfs", MethodChoice::CephFs),
 ];
 
 pub(crate) const PREFER: [(&str, Prefer); 2] =

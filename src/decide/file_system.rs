@@ -47,6 +47,16 @@ impl FileSystemType {
         self.0 == "btrfs"
     }
 
+    /// Whether it is CephFS, mounted by the kernel or by ceph-fuse.
+    pub fn is_ceph(&self) -> bool {
+        matches!(self.0.as_str(), "ceph" | "fuse.ceph-fuse")
+    }
+
+    /// Whether it is CephFS, mounted by ceph-fuse: that does not pass `syncfs` on.
+    pub fn is_ceph_fuse(&self) -> bool {
+        self.0 == "fuse.ceph-fuse"
+    }
+
     /// Whether calls are answered by a server or a program, which may be dead.
     pub fn is_served(&self) -> bool {
         const SERVED: [&str; 14] = [

@@ -63,6 +63,7 @@ pub mod slot;
 pub mod slot_claim;
 pub mod snapshot;
 pub mod snapshot_choice;
+pub mod snapshot_limit;
 pub mod snapshot_reason;
 pub mod snapshot_size;
 pub mod snapshot_verdict;

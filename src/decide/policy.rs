@@ -38,13 +38,15 @@ pub enum IoNice {
 /// How the snapshots of a module are to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MethodChoice {
-    /// As those that are there; in a new root as btrfs snapshots if the module is a subvolume, else
-    /// of hard links.
+    /// As those that are there; in a new root as btrfs snapshots if the module is a subvolume, as
+    /// CephFS snapshots if it is on CephFS, else of hard links.
     Auto,
     /// Of hard links.
     HardLink,
     /// As read-only snapshots of the module's btrfs subvolume.
     Btrfs,
+    /// As snapshots of the module's directory by CephFS.
+    CephFs,
 }
 
 /// Everything that can be set for a module.

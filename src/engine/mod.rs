@@ -6,7 +6,8 @@
 //! crossed ([`open_directory`](crate::system::syscalls::open_directory)). A name may stand for
 //! another entry from one call to the next, but always for one inside the tree. Only directories
 //! are opened; a regular file is opened only where it must be copied ([`copy`]) or hashed
-//! ([`content`]).
+//! ([`content`]) or
+//! synced ([`synced_files`]).
 //!
 //! The *current* directory is the one that a walk is in; that of the process is never used.
 //! *Pending* subdirectories are those that the walk has still to visit.
@@ -37,6 +38,7 @@ pub(crate) mod remove;
 pub(crate) mod responsiveness;
 pub(crate) mod restore;
 pub(crate) mod shared_files;
+pub(crate) mod synced_files;
 pub(crate) mod temporaries;
 pub(crate) mod usage;
 pub(crate) mod walk;

@@ -26,6 +26,7 @@ use crate::run::session::Session;
 use crate::store::format::FORMAT;
 use crate::store::ledger::Ledger;
 use crate::store::ledger_entry::LedgerEntry;
+use crate::store::one_gateway;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -169,6 +170,9 @@ fn note_pre_xfer(session: Session) {
 fn enter(session: Session, ledger: Ledger, request: &TransferRequest) -> Result<Admission> {
     // An earlier transfer may have been served by a process of the same number.
     reap(session, &ledger)?;
+    if request.arguments.kind.writes() {
+        one_gateway::check(session.root, &ledger.entries()?)?;
+    }
     let entry = match entry(request, false, session.clock) {
         Ok(entry) => entry,
         // The connection has ended meanwhile. rsyncd would run no post-xfer after this transfer if

@@ -68,11 +68,9 @@ pub(crate) fn run(context: &Context, mode: HookMode) -> Result<Exit> {
     let target = target.opened_by(if is_reader { Opener::Reader } else { Opener::Push });
     context.set_level(&target);
     set_subject(Some(target.label()));
-    let finished = transfer
-        .connection
-        .pid
-        .filter(|_| !target.is_registered())
-        .and_then(|pid| Some((read_lease::finished_root(&target.module_path, pid)?, pid)));
+    let finished = transfer.connection.pid.filter(|_| !target.is_registered()).and_then(|pid| {
+        Some((read_lease::finished_root(&target.module_path, &target.memory, pid)?, pid))
+    });
     let read = finished.iter().map(|(root, _)| root);
     confine::to_reading([&target], read, context.write_scope);
     if let Some((root, pid)) = &finished {

@@ -91,10 +91,14 @@ fn warn(label: &str, request: &TransferRequest, root: &str, error: &Error) {
 
 /// The root in which post-xfer ends the leases of the connection that process `pid` serves. None if
 /// the module shows no root, or several: then the leases end with that process.
-pub(crate) fn finished_root(module_path: &Path, pid: u32) -> Option<SnapshotRoot> {
+pub(crate) fn finished_root(
+    module_path: &Path,
+    memory: &MachineMemory,
+    pid: u32,
+) -> Option<SnapshotRoot> {
     // A detached hook may be at work when the process has ended and its number was used again.
     let is_hook = Process::branch_of(pid).is_ok_and(|branch| branch.is_some());
-    let shown = nearest_root(module_path).ok()?.filter(|_| is_hook)?;
+    let shown = nearest_root(module_path, memory).ok()?.filter(|_| is_hook)?;
     shown
         .open()
         .inspect_err(|error| log::debug!("leases last until their processes end: {error}"))

@@ -284,6 +284,9 @@ fn allow_root(
     write_scope: WriteScope,
 ) -> Result<RulesetCreated, RulesetError> {
     ruleset = allow(ruleset, root.directory(), names())?;
+    if root.has_only_sealed() {
+        ruleset = allow(ruleset, root.snapshots().directory, names())?;
+    }
     let of_module = match (write_scope, root.method().is_instant()) {
         // New files are made in a subvolume itself, which shares none with snapshots.
         (WriteScope::Modules, true) => names() | contents(),

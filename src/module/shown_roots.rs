@@ -18,7 +18,7 @@ use crate::decide::zone::Zone;
 use crate::store::layout::is_private;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::memory::{MachineMemory, path_of};
-use crate::store::root::{RootAccess, SnapshotRoot};
+use crate::store::root::{RootAccess, SnapshotRoot, module_of_snapshots};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -79,9 +79,12 @@ pub(crate) fn shown_roots(
 ///
 /// # Errors
 /// If that cannot be found out.
-pub(crate) fn nearest_root(module_path: &Path) -> Result<Option<ShownRoot>> {
+pub(crate) fn nearest_root(
+    module_path: &Path,
+    memory: &MachineMemory,
+) -> Result<Option<ShownRoot>> {
     for path in module_path.ancestors() {
-        if let Some(root) = registered(path, LeasedSnapshots::All)? {
+        if let Some(root) = registered(path, LeasedSnapshots::All, memory)? {
             return Ok(Some(root));
         }
     }
@@ -159,7 +162,7 @@ impl RootSearch<'_> {
             Err(cause) if is_nowhere(&cause) => return,
             Err(cause) => return self.shown.errors.push(Error::io("follow", link, cause)),
         };
-        match nearest_root(&target) {
+        match nearest_root(&target, self.memory) {
             Ok(Some(root)) => self.add(root),
             Ok(None) => {}
             Err(error) => self.shown.errors.push(error),
@@ -193,7 +196,7 @@ impl RootSearch<'_> {
 
     /// Adds the root at `path`, if there is one. Returns whether there is.
     fn add_if_root(&mut self, path: &Path, snapshots: LeasedSnapshots) -> bool {
-        match registered(path, snapshots) {
+        match registered(path, snapshots, self.memory) {
             Ok(Some(root)) => {
                 self.add(root);
                 true
@@ -214,7 +217,19 @@ impl RootSearch<'_> {
     }
 }
 
-fn registered(path: &Path, snapshots: LeasedSnapshots) -> Result<Option<ShownRoot>> {
+fn registered(
+    path: &Path,
+    snapshots: LeasedSnapshots,
+    memory: &MachineMemory,
+) -> Result<Option<ShownRoot>> {
+    // CephFS snapshots are in their module, and this machine remembers its root.
+    let root_of = |module: &Path| {
+        let all = memory.roots_and_modules().into_iter();
+        let mut roots = all.filter(|(_, of)| of == module).map(|(root, _)| root);
+        roots.find(|root| SnapshotRoot::snapshots_path(root).is_ok_and(|found| found == path))
+    };
+    let root = module_of_snapshots(path).and_then(root_of);
+    let path = root.as_deref().unwrap_or(path);
     let found = SnapshotRoot::registration(path)?;
     Ok(found.map(|registration| ShownRoot {
         path: path.to_path_buf(),

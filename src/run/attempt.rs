@@ -13,7 +13,7 @@ use crate::decide::fingerprint::Fingerprint;
 use crate::decide::verdict_facts::{ClientCompletion, RunningPushes};
 use crate::run::request::Request;
 use crate::run::session::Session;
-use crate::store::dir::{self, Dir, OwnedDir};
+use crate::store::dir::{self, OwnedDir};
 use crate::store::gate::Gate;
 use crate::store::inode_log::changed_in_place::InPlaceChanges;
 use crate::store::publish::FrozenTree;
@@ -73,7 +73,7 @@ impl SnapshotAttempt<'_> {
         }
         let root = self.session.root;
         match self.has_unsynced_name.take() {
-            true => dir::sync(Dir { directory: root.directory(), path: &root.path }),
+            true => dir::sync(root.snapshots()),
             false => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ use crate::run::session::Session;
 use crate::run::verdict_facts::facts;
 use crate::store::gate::Gate;
 use crate::store::ledger_entry::StoredEntry;
+use crate::store::one_gateway;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
@@ -34,8 +35,10 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
+    let entries = ledger.entries()?;
+    one_gateway::check(root, &entries)?;
     let entries: Vec<StoredEntry> =
-        ledger.entries()?.into_iter().filter(StoredEntry::is_running_push).collect();
+        entries.into_iter().filter(StoredEntry::is_running_push).collect();
     let state = State::read(root.private())?;
     let running = running(session, &entries);
     let facts = VerdictFacts {

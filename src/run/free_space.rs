@@ -320,7 +320,7 @@ pub(crate) fn freed(
     slots: Vec<Slot>,
     max_entries: Option<u64>,
 ) -> Option<Usage> {
-    if slots.iter().any(|slot| slot.is_subvolume(root)) {
+    if slots.iter().any(|slot| slot.is_sealed(root)) {
         return None;
     }
     let trees: Vec<UsageTree> = slots.into_iter().map(UsageTree::from).collect();

@@ -8,7 +8,8 @@
 //! that nothing changes any more. The state is read before the gate opens: a push that begins
 //! afterwards cannot have touched this tree, however it ends. Where a snapshot that turns out to be
 //! equal could be removed only file by file, the module itself is compared first, behind the closed
-//! gate.
+//! gate. So it is on CephFS: the module is warm in the client's cache, a new snapshot of it is not,
+//! and ceph-fuse has to be told file by file to write what is new.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -22,8 +23,10 @@ use crate::decide::grade::Grade;
 use crate::decide::verdict_facts::ClientCompletion;
 use crate::run::attempt::{FrozenModule, Observation, SnapshotAttempt};
 use crate::run::report::Report;
+use crate::run::rotate::{self, SpaceNeed};
 use crate::store::leftovers::discard_staging;
 use crate::store::publish::FrozenTree;
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::store::snapshots::ListedSnapshot;
 use crate::store::state::State;
 use crate::system::btrfs::Subvolume;
@@ -37,7 +40,7 @@ impl SnapshotAttempt<'_> {
     pub(crate) fn newest_alike(&self, grade: Grade) -> Option<&ListedSnapshot> {
         let root = self.session.root;
         let is_alike = |item: &&ListedSnapshot| {
-            root.visible(&item.name.text).is_subvolume(root) == root.method().is_instant()
+            root.visible(&item.name.text).is_sealed(root) == root.method().is_instant()
         };
         self.list.newest(grade, self.now).filter(is_alike)
     }
@@ -91,9 +94,10 @@ impl SnapshotAttempt<'_> {
         let root = self.session.root;
         let can_discard =
             || Mounts::read().is_some_and(|mounts| mounts.may_remove_subvolumes(&root.path));
-        match root.method().is_instant() && can_discard() {
-            true => self.freeze(),
-            false => Ok(()),
+        match root.method() {
+            SnapshotMethod::Subvolumes if can_discard() => self.freeze(),
+            // What is new has to be found, and synced, before a snapshot of CephFS is made.
+            _ => Ok(()),
         }
     }
 
@@ -104,7 +108,14 @@ impl SnapshotAttempt<'_> {
         if !root.method().is_instant() || self.frozen.get().is_some() {
             return Ok(());
         }
-        let tree = FrozenTree::make(root)?;
+        let tree = match FrozenTree::make(root) {
+            Err(error) if error.is_snapshot_limit() => {
+                // Retired snapshots count, too. Those within a grace that the policy sets stay.
+                rotate::free_retired(self.session, SpaceNeed::FullDisk)?;
+                FrozenTree::make(root).map_err(|_| error)?
+            }
+            made => made?,
+        };
         let completion = ClientCompletion::of_module(tree.directory.as_fd());
         let completion = self.completion.worse(completion);
         let state = State::read(root.private())?;

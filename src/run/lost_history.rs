@@ -41,7 +41,9 @@ pub(crate) fn begins_anew(target: &Target, request: &Request) -> Option<String> 
 
 /// Whether there are snapshots in the root, whatever is known of them.
 pub(crate) fn holds_snapshots(target: &Target) -> bool {
-    let entries = std::fs::read_dir(&target.root_path).into_iter().flatten().flatten();
+    let path = SnapshotRoot::snapshots_path(&target.root_path);
+    let path = path.unwrap_or_else(|_| target.root_path.clone());
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let is_snapshot = |entry: std::fs::DirEntry| {
         let name = entry.file_name();
         SnapshotName::parse(name.as_bytes(), &target.policy.time_zone).is_some()

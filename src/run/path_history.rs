@@ -21,9 +21,10 @@ use crate::decide::zone::Zone;
 use crate::engine::listing::Listing;
 use crate::engine::path_lookup::{Descended, EntryPlace, c_name, descend};
 use crate::run::path_matches::PathMatches;
-use crate::run::restore_source::{prefixed_names, snapshot_names};
+use crate::run::restore_source::prefixed_names;
 use crate::store::dir::open_path;
 use crate::store::layout::{PRIVATE, Subdir};
+use crate::store::root::SnapshotRoot;
 use crate::store::shelf::Shelf;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts::note_mounts_below;
@@ -67,7 +68,8 @@ pub(crate) struct PathHistory {
     pub trees: Vec<HistoryTree>,
     /// Why retired snapshots are not among them, if there may be some.
     pub no_retired: Option<Error>,
-    root_path: PathBuf,
+    /// The directory that the snapshots are in.
+    snapshots_path: PathBuf,
     root: OwnedFd,
     expired: Option<OwnedFd>,
     module: Option<OwnedFd>,
@@ -103,24 +105,27 @@ impl PathHistory {
     pub(crate) fn open(root_path: &Path, module_path: Option<&Path>, zone: &Zone) -> Result<Self> {
         let trees: Vec<&Path> = [Some(root_path), module_path].into_iter().flatten().collect();
         note_mounts_below(&trees);
-        let root = open_path(root_path)?;
-        let mut names = snapshot_names(root_path, zone)?;
+        // Of CephFS snapshots, only this directory and the live tree are read.
+        let snapshots_path = SnapshotRoot::snapshots_path(root_path)?;
+        let root = open_path(&snapshots_path)?;
+        let mut names = prefixed_names(&snapshots_path, "", zone)?;
         // The live tree is no snapshot, whatever its name is.
         names.retain(|name| Some(root_path.join(&name.text).as_path()) != module_path);
         let visible = names.into_iter().map(|name| HistoryTree {
-            path: root_path.join(&name.text),
+            path: snapshots_path.join(&name.text),
             kind: TreeKind::Snapshot(name),
         });
         let mut trees: Vec<HistoryTree> = visible.collect();
-        let in_root = prefixed_names(root_path, Shelf::Expired.prefix(), zone)?;
-        trees.extend(in_root.into_iter().map(|name| HistoryTree {
-            path: root_path.join(format!("{}{}", Shelf::Expired.prefix(), name.text)),
+        let beside = prefixed_names(&snapshots_path, Shelf::Expired.prefix(), zone)?;
+        trees.extend(beside.into_iter().map(|name| HistoryTree {
+            path: snapshots_path.join(format!("{}{}", Shelf::Expired.prefix(), name.text)),
             kind: TreeKind::Retired(name),
         }));
+        let own = open_path(root_path)?;
         let (mut no_retired, mut expired) = (None, None);
         let expired_path = root_path.join(PRIVATE).join(Subdir::Expired.name());
-        let retired = snapshot_names(&expired_path, zone);
-        match open_expired(root.as_fd()).map_err(|cause| Error::io("open", &expired_path, cause)) {
+        let retired = prefixed_names(&expired_path, "", zone);
+        match open_expired(own.as_fd()).map_err(|cause| Error::io("open", &expired_path, cause)) {
             Ok(directory) => {
                 trees.extend(retired?.into_iter().map(|name| HistoryTree {
                     path: expired_path.join(&name.text),
@@ -139,16 +144,15 @@ impl PathHistory {
         if let (Some(_), Some(path)) = (&module, module_path) {
             trees.push(HistoryTree { kind: TreeKind::Live, path: path.to_path_buf() });
         }
-        let root_path = root_path.to_path_buf();
-        Ok(PathHistory { trees, no_retired, root_path, root, expired, module })
+        Ok(PathHistory { trees, no_retired, snapshots_path, root, expired, module })
     }
 
     /// The directory that a snapshot lies in, and its name there; none for the module.
     fn place_of<'a>(&'a self, tree: &'a HistoryTree) -> Option<(BorrowedFd<'a>, &'a [u8])> {
         let parent = match &tree.kind {
             TreeKind::Live => return None,
-            // A retired subvolume is in the root, too.
-            _ if tree.path.parent() == Some(&self.root_path) => self.root.as_fd(),
+            // A retired snapshot that is sealed is there, too.
+            _ if tree.path.parent() == Some(&self.snapshots_path) => self.root.as_fd(),
             _ => self.expired.as_ref()?.as_fd(),
         };
         Some((parent, tree.path.file_name()?.as_bytes()))

@@ -165,7 +165,7 @@ impl SnapshotAttempt<'_> {
             record
                 .work
                 .as_ref()
-                .map_or_else(|| "a btrfs snapshot".to_string(), ToString::to_string),
+                .map_or_else(|| self.session.root.method().text(), ToString::to_string),
             record.duration_seconds,
         );
     }

@@ -16,7 +16,8 @@ use crate::decide::zone::Zone;
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::listing::Listing;
 use crate::store::dir::{c_name, open_path};
-use crate::system::identity::{Identity, SysResult};
+use crate::store::root::{SnapshotRoot, module_of_snapshots};
+use crate::system::identity::{Identity, SysResult, Twins};
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
@@ -27,6 +28,8 @@ pub(crate) struct SnapshotSource {
     pub root_path: PathBuf,
     /// Its name in the root.
     pub name: String,
+    /// Its path.
+    path: PathBuf,
     root: OwnedFd,
     top: OwnedFd,
 }
@@ -34,19 +37,34 @@ pub(crate) struct SnapshotSource {
 impl SnapshotSource {
     /// Opens the snapshot `name` in the root at `root_path`, which is canonical.
     pub(crate) fn open(root_path: &Path, name: &str) -> Result<Self> {
-        let path = root_path.join(name);
+        let snapshots_path = SnapshotRoot::snapshots_path(root_path)?;
+        let path = snapshots_path.join(name);
         note_mounts_below(&[&path]);
-        let root = open_root(root_path)?;
+        let root = open_root(&snapshots_path)?;
         let top = open_directory(root.as_fd(), &c_name(name));
         let top = top.map_err(|cause| Error::io("open the directory", &path, cause))?;
-        Ok(SnapshotSource { root_path: root_path.to_path_buf(), name: name.to_string(), root, top })
+        let root_path = root_path.to_path_buf();
+        Ok(SnapshotSource { root_path, name: name.to_string(), path, root, top })
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.root_path.join(&self.name)
+        self.path.clone()
     }
 
-    /// The snapshot root.
+    /// Whether CephFS has made it.
+    pub(crate) fn is_of_cephfs(&self) -> bool {
+        self.path.parent().and_then(module_of_snapshots).is_some()
+    }
+
+    /// What shows that a file of it and one of another tree of the module are the same.
+    pub(crate) fn twins(&self) -> Twins {
+        match self.is_of_cephfs() {
+            true => Twins::OfCephFs,
+            false => Twins::OfSubvolumes,
+        }
+    }
+
+    /// The directory that the snapshot is in.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
@@ -152,10 +170,10 @@ pub(crate) fn name_of(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| Error::Usage(format!("{} is no name", escape(bytes))))
 }
 
-/// The snapshot `name` in the directory at `root_path`, which need not be readable.
+/// The snapshot `name` of the root at `root_path`, which need not be readable.
 pub(crate) fn named_snapshot(root_path: &Path, name: &str, zone: &Zone) -> Option<SnapshotName> {
     let parsed = SnapshotName::parse(name.as_bytes(), zone)?;
-    let root = open_root(root_path).ok()?;
+    let root = open_root(&SnapshotRoot::snapshots_path(root_path).ok()?).ok()?;
     let stat = stat_entry(root.as_fd(), &c_name(name)).ok()?;
     is_kind(stat.st_mode, SFlag::S_IFDIR).then_some(parsed)
 }
@@ -172,20 +190,15 @@ fn open_root(path: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// The snapshots in the directory at `root_path`, oldest first, by their names alone.
+/// The snapshots of the root at `root_path`, oldest first, by their names alone.
 pub(crate) fn snapshot_names(root_path: &Path, zone: &Zone) -> Result<Vec<SnapshotName>> {
-    prefixed_names(root_path, "", zone)
+    prefixed_names(&SnapshotRoot::snapshots_path(root_path)?, "", zone)
 }
 
-/// The snapshots in the directory at `root_path` whose names follow `prefix`, oldest first.
-pub(crate) fn prefixed_names(
-    root_path: &Path,
-    prefix: &str,
-    zone: &Zone,
-) -> Result<Vec<SnapshotName>> {
-    let root = open_path(root_path)?;
-    let listing =
-        Listing::read(root.as_fd()).map_err(|cause| Error::io("read", root_path, cause))?;
+/// The snapshots in the directory at `path` whose names follow `prefix`, oldest first.
+pub(crate) fn prefixed_names(path: &Path, prefix: &str, zone: &Zone) -> Result<Vec<SnapshotName>> {
+    let root = open_path(path)?;
+    let listing = Listing::read(root.as_fd()).map_err(|cause| Error::io("read", path, cause))?;
     let directories = listing.entries().iter().filter(|entry| entry.is_directory);
     let mut names: Vec<SnapshotName> = directories
         .filter_map(|entry| listing.name(entry).to_bytes().strip_prefix(prefix.as_bytes()))

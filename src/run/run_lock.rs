@@ -16,7 +16,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::progress::{self, PhaseWatch};
 use crate::tell::wait_notice::WaitNotice;
 
@@ -212,6 +212,11 @@ fn describe_self(session: Session, request: &Request) -> LockHolder {
     let occasion = match &request.client {
         Some(client) => format!("after a transfer from {}", client.address),
         None => "run by hand".to_string(),
+    };
+    // Another machine that mounts the same CephFS finds this lock, too.
+    let occasion = match session.root.has_only_sealed() {
+        true => format!("{occasion} on {}", escape(rustix::system::uname().nodename().to_bytes())),
+        false => occasion,
     };
     LockHolder {
         pid: std::process::id(),

@@ -6,7 +6,9 @@
 //!
 //! A subvolume has no index. Within `full_comparison` its comparison trusts the clock instead, and
 //! reads of a snapshot only what has changed since that was made. If nothing has, although the file
-//! system says so, all of it is compared: a clock that was set back must not hide a change.
+//! system says so, all of it is compared: a clock that was set back must not hide a change. CephFS
+//! says nothing, so there the clock alone is trusted, with a margin of ten minutes for the clocks of
+//! other machines, and at once all is compared when it shows a time before the newest snapshot.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,6 +19,7 @@ use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::compare::{CompareContext, Comparison};
 use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::listing_cache::ListingCache;
+use crate::engine::synced_files::SyncedFiles;
 use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
 use crate::store::dir::c_name;
@@ -24,8 +27,10 @@ use crate::store::index_file;
 use crate::store::inode_log::windows::wall_ns;
 use crate::store::publish::ComparedTree;
 use crate::store::record::Record;
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::store::snapshots::ListedSnapshot;
 use crate::system::btrfs::Subvolume;
+use crate::system::identity::Twins;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 
@@ -60,20 +65,24 @@ impl SnapshotAttempt<'_> {
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(UnfinishedSearch::new);
         let cache = ListingCache::default();
+        let new_files = self.session.root.must_sync_files().then(SyncedFiles::default);
         let Some(item) = item else {
             self.is_full.set(true);
             let context = CompareContext {
                 unfinished: search.as_ref(),
                 cache: Some(&cache),
+                new_files: new_files.as_ref(),
                 ..CompareContext::default()
             };
             let comparison = self.session.root.method().compare(live, None, context)?;
+            log_synced(new_files)?;
             let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, cache, unfinished });
         };
         let name = &item.name.text;
-        let path = self.session.root.path.join(name);
-        let directory = open_directory(self.session.root.directory(), &c_name(name))
+        let snapshots = self.session.root.snapshots();
+        let path = snapshots.path.join(name);
+        let directory = open_directory(snapshots.directory, &c_name(name))
             .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
         let record = item.record.as_ref().filter(|record| !record.adopted);
         let index = record.and_then(|_| index_file::open(self.session.root, name));
@@ -90,7 +99,8 @@ impl SnapshotAttempt<'_> {
                 entries: record.map(|record| record.entries),
                 unfinished: search,
                 cache: cached,
-                by_change_times: false,
+                new_files: new_files.as_ref(),
+                twins: Twins::default(),
                 frozen_ns,
                 trusts_clock,
             };
@@ -100,10 +110,12 @@ impl SnapshotAttempt<'_> {
             && frozen_ns.is_some_and(|ns| ns <= wall_ns())
             && self.is_of_module(directory.as_fd());
         let mut comparison = compare(search.as_ref(), trusts_clock)?;
-        if trusts_clock && !comparison.differs() {
+        // Of CephFS, nothing has said that there is a change.
+        if trusts_clock && !comparison.differs() && method == SnapshotMethod::Subvolumes {
             trusts_clock = false;
             comparison = compare(None, trusts_clock)?;
         }
+        log_synced(new_files)?;
         let is_full = is_index_check || index.is_none() && !trusts_clock;
         self.is_full.set(self.is_full.get() || is_full);
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
@@ -122,6 +134,10 @@ impl SnapshotAttempt<'_> {
     /// Whether a snapshot is one of the subvolume that the module is now. After a rollback, the
     /// module is another one, whose files changed before that snapshot was made.
     fn is_of_module(&self, snapshot: BorrowedFd) -> bool {
+        if self.session.root.method() == SnapshotMethod::CephFs {
+            // It is in the module's own directory of snapshots.
+            return true;
+        }
         let snapshot = Subvolume::of(snapshot).ok().flatten();
         let both = snapshot.zip(self.session.root.subvolume());
         both.is_some_and(|(snapshot, module)| snapshot.is_of(&module))
@@ -149,4 +165,14 @@ impl SnapshotAttempt<'_> {
             BootTime::now().milliseconds_since(&self.request.started),
         );
     }
+}
+
+/// # Errors
+/// If something that is new could not be synced.
+fn log_synced(new_files: Option<SyncedFiles>) -> Result<()> {
+    if let Some(files) = new_files {
+        let synced = files.finish()?;
+        log::debug!("{synced} files and directories that are new were synced");
+    }
+    Ok(())
 }

@@ -155,6 +155,9 @@ impl SnapshotAttempt<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
         if self.is_first() {
             self.is_full.set(true);
+            if self.session.root.must_sync_files() {
+                self.compare(None, report)?;
+            }
             self.freeze()?;
             let observation = self.first_observation();
             return self.publish(&observation, self.judge(&observation), None, report);

@@ -68,13 +68,12 @@ pub(crate) fn count(
     let hidden =
         expired.iter().flat_map(|expired| names.retired.iter().map(|name| expired.slot(name)));
     let slots: Vec<Slot> = visible.chain(hidden).collect();
-    // A subvolume shares its content in another way than by links.
+    // A sealed snapshot shares its content in another way than by links.
     let exclusive: Vec<Option<Option<u64>>> =
         slots.iter().map(|slot| exclusive(root, slot)).collect();
     let are_linked = exclusive.iter().all(Option::is_none) && !root.method().is_instant();
     // A walk does not cross the border of a subvolume, so it begins inside.
-    let opened: Vec<Option<OwnedFd>> =
-        slots.iter().map(|slot| open_subvolume(root, slot)).collect();
+    let opened: Vec<Option<OwnedFd>> = slots.iter().map(|slot| open_sealed(root, slot)).collect();
     let mut trees: Vec<UsageTree> = Vec::new();
     for (slot, opened) in slots.into_iter().zip(&opened) {
         trees.push(match opened {
@@ -122,13 +121,13 @@ pub(crate) fn count(
     })
 }
 
-/// What a tree takes that no other shares, if it is a subvolume; the inner value is none if the
+/// What a tree takes that no other shares, if it is sealed; the inner value is none if the
 /// file system does not know.
 fn exclusive(root: &SnapshotRoot, slot: &Slot) -> Option<Option<u64>> {
-    slot.is_subvolume(root).then(|| exclusive_bytes(open_subvolume(root, slot)?.as_fd()))
+    slot.is_sealed(root).then(|| exclusive_bytes(open_sealed(root, slot)?.as_fd()))
 }
 
-fn open_subvolume(root: &SnapshotRoot, slot: &Slot) -> Option<OwnedFd> {
-    let is_one = slot.is_subvolume(root);
+fn open_sealed(root: &SnapshotRoot, slot: &Slot) -> Option<OwnedFd> {
+    let is_one = slot.is_sealed(root);
     is_one.then(|| open_directory(slot.dir.directory, &slot.name).ok()).flatten()
 }

@@ -40,7 +40,7 @@ pub(crate) fn clean_up(
         Err(error) => errors.push(error),
     };
     keep(empty_staging(root));
-    keep(remove_staged_in_root(root));
+    keep(remove_staged_beside(root));
     keep(remove_temporaries(root));
     keep(remove_restore_staging(root));
     if keeps_records {
@@ -54,7 +54,7 @@ pub(crate) fn clean_up(
     keep(remove_orphans(root, Subdir::Records, alive().map(|name| file_name(name)).collect()));
     keep(remove_orphans(root, Subdir::Index, alive().cloned().collect()));
     for (name, cause) in &unlisted {
-        let failed = |cause: &Errno| Error::io("look up", &root.path.join(name), *cause);
+        let failed = |cause: &Errno| Error::io("look up", &root.visible(name).path(), *cause);
         errors.extend(cause.as_ref().map(failed));
     }
     let late: Vec<&String> =
@@ -79,7 +79,7 @@ pub(crate) fn discard_staging(root: &SnapshotRoot) {
 
 /// Empties staging; goes on after the first error. The caller holds the root's lock.
 pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
-    empty_staging(root).and(remove_staged_in_root(root)).map(drop)
+    empty_staging(root).and(remove_staged_beside(root)).map(drop)
 }
 
 pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
@@ -96,14 +96,14 @@ pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
     found.and_then(|found| Ok(found | copies?))
 }
 
-pub(crate) fn remove_staged_in_root(root: &SnapshotRoot) -> Result<bool> {
+pub(crate) fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
     let own =
         |name: &[u8]| str::from_utf8(name).is_ok_and(|name| Shelf::Staging.own(name).is_some());
-    let names = selected_names(root.dir(), own)?;
+    let names = selected_names(root.snapshots(), own)?;
     for name in names.iter().filter_map(|name| Shelf::Staging.own(text_name(name)?)) {
         forget(root, name)?;
     }
-    remove_trees(root, root.dir(), &names)
+    remove_trees(root, root.snapshots(), &names)
 }
 
 /// Removes the trees in `dir` whose names are selected; returns the first error.

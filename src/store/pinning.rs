@@ -120,9 +120,9 @@ pub(crate) fn is_visible(root: &SnapshotRoot, name: &str) -> Result<bool> {
     if !is_name || is_module && root.module_path.parent() == Some(&root.path) {
         return Ok(false);
     }
-    match open_directory(root.directory(), &c_name(name)) {
+    match open_directory(root.snapshots().directory, &c_name(name)) {
         Ok(_) => Ok(true),
         Err(cause) if is_gone(cause) || cause == Errno::EXDEV => Ok(false),
-        Err(cause) => Err(Error::io("look for", &root.path.join(name), cause)),
+        Err(cause) => Err(Error::io("look for", &root.visible(name).path(), cause)),
     }
 }

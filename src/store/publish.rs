@@ -31,7 +31,7 @@ use crate::engine::index::draft::IndexDraft;
 use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::inodes::{InodeName, walk};
 use crate::engine::listing_cache::ListingCache;
-use crate::store::dir::{Dir, OwnedDir, c_name};
+use crate::store::dir::{self, Dir, OwnedDir, c_name};
 use crate::store::index_file;
 use crate::store::inode_log::changed_in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
@@ -53,8 +53,8 @@ use crate::tell::progress;
 /// A tree in staging: complete, but neither durable nor visible.
 pub struct StagedSnapshot {
     name: CString,
-    /// Whether it lies in the root itself, where an unprivileged run builds it.
-    is_in_root: bool,
+    /// Whether it lies beside the snapshots: it is sealed, or an unprivileged run builds it.
+    is_beside: bool,
     dir: OwnedDir,
     /// What the clone did.
     pub cloned: CloneOutcome,
@@ -85,21 +85,22 @@ impl FrozenTree {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn make(root: &SnapshotRoot) -> Result<Self> {
-        let name = staged_in_root();
-        let path = root.path.join(OsStr::from_bytes(name.to_bytes()));
-        // What is on its way to the disk already makes that moment longer.
-        syncfs(root.directory())
-            .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+        let name = staged_beside();
+        let path = root.snapshots().path.join(OsStr::from_bytes(name.to_bytes()));
+        // What is on its way to the disk already makes that moment longer. A snapshot of CephFS
+        // would not even wait for it.
+        syncfs(root.module()?)
+            .map_err(|cause| Error::io("sync the file system of", &root.module_path, cause))?;
         let began_ns = wall_ns();
-        root.method().freeze(root.module()?, root.dir(), &name)?;
-        let directory = open_directory(root.directory(), &name)
+        root.method().freeze(root.module()?, root.snapshots(), &name)?;
+        let directory = open_directory(root.snapshots().directory, &name)
             .map_err(|cause| Error::io("open", &path, cause))?;
         Ok(FrozenTree { directory, path, began_ns })
     }
 }
 
-/// The name of a tree that is built in the root itself.
-fn staged_in_root() -> CString {
+/// The name of a tree that is built beside the snapshots.
+fn staged_beside() -> CString {
     c_name(&format!("{}{STAGED}", Shelf::Staging.prefix()))
 }
 
@@ -215,7 +216,7 @@ impl StagedSnapshot {
                     let name = c_name(retired);
                     return Ok(StagedSnapshot {
                         name,
-                        is_in_root: false,
+                        is_beside: false,
                         dir,
                         cloned,
                         index: Some(index),
@@ -228,9 +229,9 @@ impl StagedSnapshot {
                 Err(error) => refusal = Some(error),
             }
         }
-        let is_in_root = !is_privileged();
-        let name = if is_in_root { staged_in_root() } else { c_name(STAGED) };
-        let Dir { directory: parent, path: parent_path } = staging_parent(is_in_root, &dir, root);
+        let is_beside = !is_privileged();
+        let name = if is_beside { staged_beside() } else { c_name(STAGED) };
+        let Dir { directory: parent, path: parent_path } = staging_parent(is_beside, &dir, root);
         let drafts = root.subdir(Subdir::Drafts)?;
         let stage = CloneTarget {
             parent,
@@ -243,7 +244,7 @@ impl StagedSnapshot {
         let (cloned, index) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot {
             name,
-            is_in_root,
+            is_beside,
             dir,
             cloned,
             index: Some(index),
@@ -264,8 +265,8 @@ impl StagedSnapshot {
             cloned.skipped_mounts.extend(mounts.below(&root.module_path));
         }
         Ok(StagedSnapshot {
-            name: staged_in_root(),
-            is_in_root: true,
+            name: staged_beside(),
+            is_beside: true,
             dir: root.subdir(Subdir::Staging)?,
             cloned,
             recycled: None,
@@ -294,7 +295,7 @@ impl StagedSnapshot {
         let Some(recorder) = self.recorder().filter(|_| changes.changed() > 0) else {
             return 0;
         };
-        let Dir { directory: parent, path } = staging_parent(self.is_in_root, &self.dir, root);
+        let Dir { directory: parent, path } = staging_parent(self.is_beside, &self.dir, root);
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
         let unreadable = walk(parent, path, &self.name, &mut |name: &InodeName| {
             let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode))
@@ -325,13 +326,21 @@ impl StagedSnapshot {
         name: &str,
         record: &Record,
     ) -> Result<Option<Error>> {
-        let StagedSnapshot { name: staged, is_in_root, dir, index, evidence, .. } = self;
+        let StagedSnapshot { name: staged, is_beside, dir, index, evidence, .. } = self;
         let has_index = match index {
             Some(index) => index_file::write_before_syncfs(root, name, index)?,
             None => false,
         };
         let record = Record { has_index, ..record.clone() };
-        record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
+        let records = root.subdir(Subdir::Records)?;
+        match root.has_only_sealed() {
+            // ceph-fuse does not pass `syncfs` on.
+            true => {
+                record.write_before_sync(records.dir(), name)?;
+                dir::sync(records.dir())?;
+            }
+            false => record.write_before_syncfs(records.dir(), name)?,
+        }
         let recorded = evidence.map_or(Ok(()), |InodeRecording { recorder, began_ns }| {
             recorder.and_then(|recorder| recorder.commit(name, began_ns))
         });
@@ -339,8 +348,8 @@ impl StagedSnapshot {
         progress::enter("writing to the disk");
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-        let parent = staging_parent(is_in_root, &dir, root);
-        let (from, to) = (Slot { dir: parent, name: staged, is_in_root }, root.visible(name));
+        let parent = staging_parent(is_beside, &dir, root);
+        let (from, to) = (Slot { dir: parent, name: staged, is_beside }, root.visible(name));
         from.move_to(&to)
             .map_err(|cause| Error::io_pair("publish", &from.path(), &to.path(), cause))?;
         Ok(recorded.err())
@@ -348,9 +357,9 @@ impl StagedSnapshot {
 }
 
 /// The directory that a staged tree is in.
-fn staging_parent<'a>(is_in_root: bool, staging: &'a OwnedDir, root: &'a SnapshotRoot) -> Dir<'a> {
-    match is_in_root {
-        true => Dir { directory: root.directory(), path: &root.path },
+fn staging_parent<'a>(is_beside: bool, staging: &'a OwnedDir, root: &'a SnapshotRoot) -> Dir<'a> {
+    match is_beside {
+        true => root.snapshots(),
         false => staging.dir(),
     }
 }
@@ -392,7 +401,7 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
     let [from, to] = [expired.dir(), staging.dir()].map(|dir| Slot {
         dir,
         name: c_name(retired),
-        is_in_root: false,
+        is_beside: false,
     });
     from.move_to(&to)
         .map_err(|cause| Error::io_pair("recycle", &from.path(), &to.path(), cause))?;

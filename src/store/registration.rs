@@ -39,6 +39,7 @@ pub struct Registration {
 #[serde(rename_all = "lowercase")]
 enum OtherMethod {
     Btrfs,
+    CephFs,
 }
 
 /// Whether a directory of that path exists, without waiting for a server that does not answer.
@@ -65,6 +66,7 @@ impl Registration {
         let (format, method) = match method {
             SnapshotMethod::HardLinks => (FORMAT, None),
             SnapshotMethod::Subvolumes => (FORMAT_WITH_METHOD, Some(OtherMethod::Btrfs)),
+            SnapshotMethod::CephFs => (FORMAT_WITH_METHOD, Some(OtherMethod::CephFs)),
         };
         Registration { format, method, ..self }
     }
@@ -74,6 +76,7 @@ impl Registration {
         match self.method {
             None => SnapshotMethod::HardLinks,
             Some(OtherMethod::Btrfs) => SnapshotMethod::Subvolumes,
+            Some(OtherMethod::CephFs) => SnapshotMethod::CephFs,
         }
     }
 

@@ -182,7 +182,7 @@ fn note_retirement(
 /// Syncs both directories of a move, the second also if the first one fails; returns the first
 /// error.
 fn sync_move(root: &SnapshotRoot, expired: &OpenShelf) -> Result<()> {
-    let from = dir::sync(root.dir());
+    let from = dir::sync(root.snapshots());
     from.and(dir::sync(expired.subdir()))
 }
 
@@ -241,7 +241,7 @@ pub(crate) fn check_undelete(root: &SnapshotRoot, name: &str) -> Result<()> {
             remedy: "`list --expired` shows those that can be brought back",
         });
     }
-    if stat_entry(root.directory(), &c_name(name)).is_ok() {
+    if root.visible(name).look().is_ok() {
         return Err(Error::Snapshot {
             root: root.label(),
             problem: format!("another snapshot {} is visible", escape(name.as_bytes())),
@@ -359,15 +359,15 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
     // If the moves are not durable, nothing may be removed: after a crash half a tree might be in
     // `expired/`.
     let mut synced = dir::sync(staging.subdir()).and_then(|()| dir::sync(expired.subdir()));
-    if moved.iter().any(|(_, to)| to.is_in_root) {
-        synced = synced.and_then(|()| dir::sync(root.dir()));
+    if moved.iter().any(|(_, to)| to.is_beside) {
+        synced = synced.and_then(|()| dir::sync(root.snapshots()));
     }
     if let Err(error) = synced {
         removed.errors.push(error);
         return Ok(removed);
     }
     let linked: Vec<&String> =
-        moved.iter().filter(|(_, to)| !to.is_in_root).map(|(name, _)| *name).collect();
+        moved.iter().filter(|(_, to)| !to.is_beside).map(|(name, _)| *name).collect();
     lost_links::note_before_removal(root, staging.subdir(), &linked);
     let mut trees = Vec::new();
     for (name, to) in moved {
@@ -383,9 +383,9 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
     // The window covers a removal that fails half-way, too.
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
     removed.trees = trees.len();
-    let (in_root, linked): (Vec<Slot>, Vec<Slot>) =
-        trees.into_iter().partition(|slot| slot.is_in_root);
-    for (dir, slots) in [(staging.subdir(), linked), (root.dir(), in_root)] {
+    let (beside, linked): (Vec<Slot>, Vec<Slot>) =
+        trees.into_iter().partition(|slot| slot.is_beside);
+    for (dir, slots) in [(staging.subdir(), linked), (root.snapshots(), beside)] {
         let names: Vec<CString> = slots.into_iter().map(|slot| slot.name).collect();
         let (entries, remaining) = root.remove(dir, &names)?;
         removed.entries += entries;

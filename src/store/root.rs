@@ -5,30 +5,33 @@
 //! module. Everything is checked on the opened directory and then used through that descriptor
 //! only, so a path that changes in between changes nothing.
 
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
-use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
+use crate::decide::file_system::{Expectation, FileSystemType};
 use crate::decide::policy::MethodChoice;
 use crate::engine::remove::Remains;
 use crate::store::dir::{Dir, OwnedDir, c_name, open_followed, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
+use crate::store::method_of_root::{self, MethodRefusal, RootMethod, RootPlaces};
 use crate::store::module_directory::missing_module;
 use crate::store::registration::Registration;
 use crate::store::root_checks::{self, make_root};
-use crate::store::snapshot_method::{self, MaybeSubvolume, MethodRefusal, SnapshotMethod};
+use crate::store::snapshot_method::{self, SealedTrees, SnapshotMethod};
 use crate::system::btrfs::Subvolume;
+use crate::system::cephfs::SNAPSHOTS;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape_path, shell_path};
-use std::ffi::CString;
+use crate::tell::escape::{escape_path, shell_path, unescape};
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +65,14 @@ pub struct SnapshotRoot {
     module: Option<OwnedFd>,
     private: Option<OwnedFd>,
     /// The type of its file system, if the kernel tells.
-    kind: Option<FileSystemType>,
+    pub(crate) kind: Option<FileSystemType>,
     method: SnapshotMethod,
     /// Why no snapshot can be made in that way now.
     method_refusal: Option<MethodRefusal>,
+    /// The directory that the snapshots are in, if that is not the root itself.
+    snapshots: Option<OwnedDir>,
     /// The result of a trial of hard links, if one was made.
-    trial: Option<LinkTrial>,
+    pub(crate) trial: Option<LinkTrial>,
     has_lost_records: bool,
 }
 
@@ -100,12 +105,13 @@ impl SnapshotRoot {
         if let Some(module) = &module {
             root_checks::check_outside(path, &directory, module)?;
         }
-        let (method, method_refusal) = snapshot_method::of_root(
-            (path, directory.as_fd()),
-            (module_path, module.as_ref().map(OwnedFd::as_fd)),
-            (choice, kind.as_ref()),
-            || Ok(Self::registration(path)?.map(|found| found.method())),
-        )?;
+        let places = RootPlaces {
+            root: (path, directory.as_fd()),
+            module: (module_path, module.as_ref().map(OwnedFd::as_fd)),
+        };
+        let registered = || Ok(Self::registration(path)?.map(|found| found.method()));
+        let RootMethod { method, refusal: method_refusal, snapshots } =
+            method_of_root::of_root(places, choice, kind.as_ref(), registered)?;
         // What is in the root can be read, and expire, all the same.
         if let Some(refusal) = method_refusal.clone().filter(|_| access.makes()) {
             return Err(refusal.of_root(path));
@@ -124,6 +130,7 @@ impl SnapshotRoot {
             kind,
             method,
             method_refusal,
+            snapshots,
             trial: None,
             has_lost_records: false,
         };
@@ -170,7 +177,8 @@ impl SnapshotRoot {
     /// # Errors
     /// If a directory on the way to the root cannot be inspected.
     pub fn open_to_users(&self) -> Result<Option<String>> {
-        let is_open = root_checks::is_open(&self.path, &self.directory)?;
+        // Nothing can be removed from sealed snapshots.
+        let is_open = !self.has_only_sealed() && root_checks::is_open(&self.path, &self.directory)?;
         let path = shell_path(&self.path);
         Ok(is_open.then(|| {
             format!(
@@ -216,9 +224,36 @@ impl SnapshotRoot {
     /// # Errors
     /// If `parent` cannot be opened.
     pub(crate) fn remove(&self, parent: Dir, names: &[CString]) -> Result<(u64, Vec<Remains>)> {
-        let is_on_btrfs = self.may_have_subvolumes();
-        let module = MaybeSubvolume { is_on_btrfs, subvolume: self.subvolume() };
-        snapshot_method::remove(parent, names, module)
+        let sealed = match &self.snapshots {
+            Some(snapshots) if snapshots.path == parent.path => SealedTrees::AllOfCephFs,
+            _ if self.may_have_subvolumes() => SealedTrees::Subvolumes(self.subvolume()),
+            _ => SealedTrees::None,
+        };
+        snapshot_method::remove(parent, names, sealed)
+    }
+
+    /// The directory that its snapshots are in: the root itself, or that of CephFS in the module.
+    pub(crate) fn snapshots(&self) -> Dir<'_> {
+        self.snapshots.as_ref().map_or_else(|| self.dir(), OwnedDir::dir)
+    }
+
+    /// Whether all trees in [`snapshots`](Self::snapshots) are sealed, and none lies elsewhere.
+    pub(crate) fn has_only_sealed(&self) -> bool {
+        self.snapshots.is_some()
+    }
+
+    /// The directory that the snapshots of the root at `path` are in, as far as this process may
+    /// know it.
+    ///
+    /// # Errors
+    /// If reading the registration fails.
+    pub fn snapshots_path(path: &Path) -> Result<PathBuf> {
+        let registered = Self::registration(path)?;
+        let ceph = registered.filter(|found| found.method() == SnapshotMethod::CephFs);
+        let module = ceph.and_then(|found| unescape(&found.path));
+        let in_module =
+            |module: Vec<u8>| Path::new(OsStr::from_bytes(&module)).join(snapshots_name());
+        Ok(module.map_or_else(|| path.to_path_buf(), in_module))
     }
 
     /// The root directory, with its path.
@@ -387,58 +422,6 @@ impl SnapshotRoot {
         }
     }
 
-    fn kind(&self) -> FileSystemType {
-        self.kind.clone().unwrap_or_else(|| FileSystemType("of an unknown type".to_string()))
-    }
-
-    /// What its file system is expected to do, by its type.
-    pub fn expectation(&self) -> Expectation {
-        self.kind.as_ref().map_or(Expectation::Fit, FileSystemType::expectation)
-    }
-
-    /// Whether a listing of its directories may be older than their entries.
-    pub fn may_list_late(&self) -> bool {
-        self.kind.as_ref().is_none_or(FileSystemType::is_served)
-    }
-
-    /// The warning if its file system lacks something that snapshots need, by its type or by a
-    /// trial.
-    pub fn file_system_warning(&self) -> Option<String> {
-        match self.expectation() {
-            Expectation::Faulty(why) => Some(self.on_file_system(why)),
-            _ => self.inode_number_warning(),
-        }
-    }
-
-    /// The warning if a trial has shown that inode numbers change.
-    pub fn inode_number_warning(&self) -> Option<String> {
-        let is_shown = self.trial == Some(LinkTrial::NoInodeNumbers);
-        is_shown.then(|| format!("{}: {}", self.label(), without_inode_numbers(&self.kind())))
-    }
-
-    /// Advice about a file system on which everything works.
-    pub fn file_system_advice(&self) -> Option<String> {
-        match self.expectation() {
-            Expectation::Advised(why) => Some(self.on_file_system(why)),
-            _ => None,
-        }
-    }
-
-    fn on_file_system(&self, why: &str) -> String {
-        format!("{} is on the file system {}: {why}", self.label(), self.kind())
-    }
-
-    /// The note about a file system on which no trial has been made yet.
-    pub fn untried(&self) -> Option<String> {
-        (!self.is_registered() && self.expectation() == Expectation::Untried).then(|| {
-            format!(
-                "its file system, {}, may lack hard links or inode numbers that stay: a first \
-                 `snapshot` tries it",
-                self.kind()
-            )
-        })
-    }
-
     /// `error`, or the refusal of the root if its file system has no hard links.
     pub(crate) fn explained(&self, error: Error) -> Error {
         if !error.is_refusal() {
@@ -451,4 +434,13 @@ impl SnapshotRoot {
     fn not_registered(&self) -> Error {
         Error::Unregistered { path: escape_path(&self.path) }
     }
+}
+
+fn snapshots_name() -> &'static OsStr {
+    OsStr::from_bytes(SNAPSHOTS.to_bytes())
+}
+
+/// The directory whose CephFS snapshots are in the directory at `path`, by its name alone.
+pub(crate) fn module_of_snapshots(path: &Path) -> Option<&Path> {
+    path.parent().filter(|_| path.file_name() == Some(snapshots_name()))
 }

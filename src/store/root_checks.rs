@@ -20,8 +20,9 @@ use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
 use crate::store::dir::open_path;
 use crate::store::layout::{PRIVATE, is_private};
+use crate::store::method_of_root::{self, RootPlaces};
 use crate::store::root_checks;
-use crate::store::snapshot_method::{self, SnapshotMethod};
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::system::identity::Identity;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::{MountIdentity, is_privileged, open_parent};
@@ -232,13 +233,13 @@ pub(crate) fn check_future(
     let kind = kind_of(parent);
     check_kind(path, kind.as_ref())?;
     let (directory, module) = (open_path(parent)?, open_path(module_path)?);
-    let places = ((path, directory.as_fd()), (module_path, Some(module.as_fd())));
-    let (method, refusal) =
-        snapshot_method::of_root(places.0, places.1, (choice, kind.as_ref()), || Ok(None))?;
-    if let Some(refusal) = refusal {
+    let places =
+        RootPlaces { root: (path, directory.as_fd()), module: (module_path, Some(module.as_fd())) };
+    let found = method_of_root::of_root(places, choice, kind.as_ref(), || Ok(None))?;
+    if let Some(refusal) = found.refusal {
         return Err(refusal.of_root(path));
     }
-    if method == SnapshotMethod::HardLinks {
+    if found.method == SnapshotMethod::HardLinks {
         check_mounts(path, &directory, module_path, &module)?;
     }
     Ok(parent.to_path_buf())

@@ -2,8 +2,9 @@
 //! *expired* for retired ones, and *unremovable*.
 //!
 //! A tree of hard links lies in a directory for its place in `.rsyncd-snapshot`. A read-only
-//! subvolume cannot get another parent directory. So it lies in the root itself, under a name that
-//! begins with a dot and says the place: no listing of snapshots takes it for one. Either way, a
+//! subvolume and a snapshot of CephFS cannot get another parent directory. So such a tree lies
+//! beside the snapshots, under a name that begins with a dot and says the place: no listing of
+//! snapshots takes it for one. Either way, a
 //! tree comes to its place and leaves it by one rename, so it is at one place at every instant,
 //! also after a crash, once both directories are synced.
 
@@ -48,10 +49,10 @@ impl Shelf {
         }
     }
 
-    /// The name without the prefix of a tree that lies in the root and is ours: that of a snapshot,
+    /// The name without the prefix of a tree that lies beside the snapshots and is ours: that of a snapshot,
     /// or of one that is being built. Other names with that prefix are not ours.
-    pub(crate) fn own(self, in_root: &str) -> Option<&str> {
-        let name = in_root.strip_prefix(self.prefix())?;
+    pub(crate) fn own(self, beside: &str) -> Option<&str> {
+        let name = beside.strip_prefix(self.prefix())?;
         let base = match (self, name.rsplit_once('.')) {
             // Of several that could not be removed, all but the first have a number.
             (Shelf::Unremovable, Some((base, number))) if number.parse::<u16>().is_ok() => base,
@@ -62,14 +63,21 @@ impl Shelf {
         is_ours.then_some(name)
     }
 
-    /// The paths that the tree `name` of the root at `root_path` can have.
-    pub(crate) fn paths(self, root_path: &Path, name: &OsStr) -> [PathBuf; 2] {
+    /// The paths that the tree `name` of the root at `root_path` can have; its snapshots are at
+    /// `snapshots_path`.
+    pub(crate) fn paths(
+        self,
+        root_path: &Path,
+        snapshots_path: &Path,
+        name: &OsStr,
+    ) -> [PathBuf; 2] {
         let mut prefixed = OsString::from(self.prefix());
         prefixed.push(name);
-        [root_path.join(PRIVATE).join(self.subdir().name()).join(name), root_path.join(prefixed)]
+        let in_subdir = root_path.join(PRIVATE).join(self.subdir().name()).join(name);
+        [in_subdir, snapshots_path.join(prefixed)]
     }
 
-    /// How the names of subvolumes begin. An unprivileged run builds its tree of hard links under
+    /// How the names of sealed trees begin. An unprivileged run builds its tree of hard links under
     /// the first of these, too.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
@@ -91,8 +99,8 @@ pub(crate) struct OpenShelf<'a> {
 pub(crate) struct Slot<'a> {
     pub(crate) dir: Dir<'a>,
     pub(crate) name: CString,
-    /// Whether the directory is the root itself.
-    pub(crate) is_in_root: bool,
+    /// Whether the directory is that of the visible snapshots.
+    pub(crate) is_beside: bool,
 }
 
 impl Slot<'_> {
@@ -104,9 +112,12 @@ impl Slot<'_> {
         rename_no_replace(self.dir.directory, &self.name, to.dir.directory, &to.name)
     }
 
-    /// Whether what is here, in `root`, is a subvolume.
-    pub(crate) fn is_subvolume(&self, root: &SnapshotRoot) -> bool {
-        root.may_have_subvolumes() && is_subvolume(self.dir.directory, &self.name)
+    /// Whether what is here, in `root`, is sealed: a subvolume or a snapshot of CephFS.
+    pub(crate) fn is_sealed(&self, root: &SnapshotRoot) -> bool {
+        match root.has_only_sealed() {
+            true => self.is_beside,
+            false => root.may_have_subvolumes() && is_subvolume(self.dir.directory, &self.name),
+        }
     }
 
     /// The state of what is here.
@@ -138,10 +149,9 @@ impl<'a> OpenShelf<'a> {
     /// The names of the trees that are there, as snapshots have them, in no order.
     pub(crate) fn names(&self) -> Result<Vec<String>> {
         let mut names = names_in(self.subdir())?;
-        if self.root.may_have_subvolumes() {
-            let in_root = names_in(self.root.dir())?;
-            names
-                .extend(in_root.iter().filter_map(|name| self.shelf.own(name)).map(str::to_string));
+        if self.may_have_sealed() {
+            let beside = names_in(self.root.snapshots())?;
+            names.extend(beside.iter().filter_map(|name| self.shelf.own(name)).map(str::to_string));
         }
         Ok(names)
     }
@@ -149,29 +159,33 @@ impl<'a> OpenShelf<'a> {
     /// Where the tree `name` is; if there is none, where a tree of hard links of that name would
     /// be.
     pub(crate) fn slot(&self, name: &str) -> Slot<'_> {
-        let in_root = self.slot_for(name, true);
-        let is_there = || !matches!(in_root.look(), Err(Errno::ENOENT));
-        match self.root.may_have_subvolumes() && is_there() {
-            true => in_root,
+        let beside = self.slot_for(name, true);
+        let is_there = || !matches!(beside.look(), Err(Errno::ENOENT));
+        match self.may_have_sealed() && is_there() {
+            true => beside,
             false => self.slot_for(name, false),
         }
     }
 
+    fn may_have_sealed(&self) -> bool {
+        self.root.has_only_sealed() || self.root.may_have_subvolumes()
+    }
+
     /// Where a tree belongs.
-    pub(crate) fn slot_for(&self, name: &str, is_subvolume: bool) -> Slot<'_> {
-        match is_subvolume {
+    pub(crate) fn slot_for(&self, name: &str, is_sealed: bool) -> Slot<'_> {
+        match is_sealed {
             true => Slot {
-                dir: self.root.dir(),
+                dir: self.root.snapshots(),
                 name: c_name(&format!("{}{name}", self.shelf.prefix())),
-                is_in_root: true,
+                is_beside: true,
             },
-            false => Slot { dir: self.subdir(), name: c_name(name), is_in_root: false },
+            false => Slot { dir: self.subdir(), name: c_name(name), is_beside: false },
         }
     }
 
     /// Where the tree that is now `from` belongs under the name `name`.
     pub(crate) fn slot_of(&self, from: &Slot, name: &str) -> Slot<'_> {
-        self.slot_for(name, from.is_subvolume(self.root))
+        self.slot_for(name, from.is_sealed(self.root))
     }
 }
 
@@ -184,6 +198,6 @@ impl<'a> From<Slot<'a>> for UsageTree<'a> {
 impl SnapshotRoot {
     /// Where the visible snapshot `name` is.
     pub(crate) fn visible(&self, name: &str) -> Slot<'_> {
-        Slot { dir: self.dir(), name: c_name(name), is_in_root: true }
+        Slot { dir: self.snapshots(), name: c_name(name), is_beside: true }
     }
 }

@@ -9,24 +9,23 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::decide::file_system::FileSystemType;
-use crate::decide::policy::MethodChoice;
 use crate::engine::compare::{CompareContext, Comparison, TreeRoot, compare_trees};
 use crate::engine::listing::Listing;
 use crate::engine::remove::{Remains, remove_trees};
 use crate::store::dir::Dir;
-use crate::system::btrfs::{
-    Subvolume, are_in_one, is_on_btrfs, is_subvolume, make_snapshot, remove_snapshot,
-};
+use crate::system::btrfs::{Subvolume, is_subvolume, make_snapshot, remove_snapshot};
+use crate::system::cephfs;
+use crate::system::identity::Twins;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::open_directory;
-use crate::tell::error::{Error, MAKE_SNAPSHOT, Result};
-use crate::tell::escape::{escape_path, shell_path};
+use crate::tell::error::{
+    Error, MAKE_CEPHFS_SNAPSHOT, MAKE_SNAPSHOT, REMOVE_CEPHFS_SNAPSHOT, Result,
+};
+use crate::tell::escape::escape_path;
 
 /// A way to make snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,98 +34,20 @@ pub(crate) enum SnapshotMethod {
     HardLinks,
     /// A read-only snapshot of the module's btrfs subvolume.
     Subvolumes,
+    /// A snapshot of the module's directory that CephFS makes, in the module's `.snap`.
+    CephFs,
 }
 
-/// What the snapshots in a root are made by, or will be: what its registration says (`registered`,
-/// which is asked for only on btrfs), unless the policy has chosen. A new root gets btrfs snapshots
-/// where the module is a subvolume. The directories of the root and the module come with their
-/// paths; the module's may be lost. `kind`: the type of the root's file system, if it is known. One
-/// of a server is not asked: it may not answer. With the refusal if no snapshot can be made in that
-/// way: what is in the root can be read and removed all the same.
-///
-/// # Errors
-/// If the kernel does not tell what the module is.
-pub(crate) fn of_root(
-    (path, root): (&Path, BorrowedFd),
-    (module_path, module): (&Path, Option<BorrowedFd>),
-    (choice, kind): (MethodChoice, Option<&FileSystemType>),
-    registered: impl FnOnce() -> Result<Option<SnapshotMethod>>,
-) -> Result<(SnapshotMethod, Option<MethodRefusal>)> {
-    let may_be_btrfs = kind.is_none_or(FileSystemType::is_btrfs);
-    if !may_be_btrfs && choice != MethodChoice::Btrfs {
-        return Ok((SnapshotMethod::HardLinks, None));
-    }
-    let is_subvolume = module
-        .map_or(Ok(None), Subvolume::of)
-        .map_err(|cause| Error::io("ask for the subvolume of", module_path, cause))?
-        .is_some();
-    if !is_subvolume && choice == MethodChoice::HardLink {
-        return Ok((SnapshotMethod::HardLinks, None));
-    }
-    let on_btrfs = is_subvolume || is_on_btrfs(root).unwrap_or(false);
-    let registered = if on_btrfs { registered()? } else { None };
-    let method = match (choice, registered) {
-        (MethodChoice::Btrfs, _) => SnapshotMethod::Subvolumes,
-        (MethodChoice::HardLink, _) => SnapshotMethod::HardLinks,
-        (MethodChoice::Auto, Some(registered)) => registered,
-        (MethodChoice::Auto, None) if is_subvolume => SnapshotMethod::Subvolumes,
-        (MethodChoice::Auto, None) => SnapshotMethod::HardLinks,
-    };
-    let refused = |problem, remedy| Ok((method, Some(MethodRefusal { problem, remedy })));
-    let Some(module) = module else { return Ok((method, None)) };
-    let is_in_one = || {
-        are_in_one(root, module)
-            .map_err(|cause| Error::io("ask for the file system of", path, cause))
-    };
-    let (shown, as_word) = (escape_path(module_path), shell_path(module_path));
-    match (method, is_subvolume) {
-        (SnapshotMethod::HardLinks, true) => {
-            let remedy = match choice {
-                MethodChoice::HardLink => "take `method = \"hardlink\"` out of the policy",
-                _ => "set `method = \"btrfs\"` in the policy; the snapshots that are there stay",
-            };
-            refused(
-                format!("hard links cannot lead out of the module {shown}, a btrfs subvolume"),
-                remedy.to_string(),
-            )
-        }
-        (SnapshotMethod::Subvolumes, false) => refused(
-            format!("its snapshots are btrfs snapshots, and the module {shown} is no subvolume"),
-            format!(
-                "make it one while no client pushes (`btrfs subvolume create {as_word}.new && cp \
-                 -a --reflink=always {as_word}/. {as_word}.new/`, then exchange the two), or set \
-                 `method = \"hardlink\"`"
-            ),
-        ),
-        (SnapshotMethod::Subvolumes, true) if !is_in_one()? => refused(
-            format!("is not in the btrfs of the module {shown}"),
-            "take `snapshot_root` out of the policy, or set it to a directory of that btrfs"
-                .to_string(),
-        ),
-        _ => Ok((method, None)),
-    }
-}
-
-/// Why no snapshot can be made in the way that a root has.
-#[derive(Debug, Clone)]
-pub(crate) struct MethodRefusal {
-    pub(crate) problem: String,
-    pub(crate) remedy: String,
-}
-
-impl MethodRefusal {
-    /// As the error of the root at `path`.
-    pub(crate) fn of_root(self, path: &Path) -> Error {
-        Error::Root { path: escape_path(path), problem: self.problem, remedy: self.remedy }
-    }
-}
-
-/// The module, as far as it is known whether it is a subvolume.
+/// What the trees in a directory of a root can be beside directories of hard links. Nothing can
+/// change what is in such a *sealed* tree, and it shares no inode with the module.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct MaybeSubvolume {
-    /// Whether the root is on btrfs, so that trees in it may be subvolumes.
-    pub(crate) is_on_btrfs: bool,
-    pub(crate) subvolume: Option<Subvolume>,
+pub(crate) enum SealedTrees {
+    /// None is sealed.
+    None,
+    /// Some may be subvolumes. With the module's, if it is one.
+    Subvolumes(Option<Subvolume>),
+    /// All are snapshots that CephFS made.
+    AllOfCephFs,
 }
 
 impl SnapshotMethod {
@@ -134,23 +55,46 @@ impl SnapshotMethod {
     /// before the module is compared: the gate opens again, and the snapshot is compared in the
     /// module's place.
     pub(crate) fn is_instant(self) -> bool {
-        self == SnapshotMethod::Subvolumes
+        self != SnapshotMethod::HardLinks
     }
 
-    /// Makes `name` in the root a snapshot of the module, at one instant; for a method that
-    /// [does so](Self::is_instant).
+    /// What the policy calls it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            SnapshotMethod::HardLinks => "hardlink",
+            SnapshotMethod::Subvolumes => "btrfs",
+            SnapshotMethod::CephFs => "cephfs",
+        }
+    }
+
+    /// One of its snapshots, for a message.
+    pub(crate) fn text(self) -> String {
+        match self {
+            SnapshotMethod::HardLinks => "a tree of hard links",
+            SnapshotMethod::Subvolumes => "a btrfs snapshot",
+            SnapshotMethod::CephFs => "a CephFS snapshot",
+        }
+        .to_string()
+    }
+
+    /// Makes `name`, in the directory that the snapshots are in, a snapshot of the module at one
+    /// instant; for a method that [does so](Self::is_instant).
     ///
     /// # Errors
     /// If there is none then.
-    pub(crate) fn freeze(self, module: BorrowedFd, root: Dir, name: &CStr) -> Result<()> {
-        let failed = |cause| {
-            let path = root.path.join(OsStr::from_bytes(name.to_bytes()));
-            Error::io(MAKE_SNAPSHOT, &path, cause)
+    pub(crate) fn freeze(self, module: BorrowedFd, snapshots: Dir, name: &CStr) -> Result<()> {
+        let failed = |operation| {
+            let path = snapshots.path.join(OsStr::from_bytes(name.to_bytes()));
+            move |cause| Error::io(operation, &path, cause)
         };
         match self {
             SnapshotMethod::HardLinks => Err(Error::Bug("hard links are not made at one instant")),
             SnapshotMethod::Subvolumes => {
-                make_snapshot(module, root.directory, name).map_err(failed)
+                make_snapshot(module, snapshots.directory, name).map_err(failed(MAKE_SNAPSHOT))
+            }
+            SnapshotMethod::CephFs => {
+                let made = cephfs::make_snapshot(snapshots.directory, name);
+                made.map_err(failed(MAKE_CEPHFS_SNAPSHOT))
             }
         }
     }
@@ -166,13 +110,17 @@ impl SnapshotMethod {
         snapshot: Option<TreeRoot>,
         context: CompareContext,
     ) -> Result<Comparison> {
-        let by_change_times = self == SnapshotMethod::Subvolumes;
-        compare_trees(live, snapshot, &CompareContext { by_change_times, ..context })
+        let twins = match self {
+            SnapshotMethod::HardLinks => Twins::Linked,
+            SnapshotMethod::Subvolumes => Twins::OfSubvolumes,
+            SnapshotMethod::CephFs => Twins::OfCephFs,
+        };
+        compare_trees(live, snapshot, &CompareContext { twins, ..context })
     }
 }
 
 /// Removes the trees `names` in `parent`, a directory of a root, whatever each was made by. Returns
-/// the number of removed entries, and what remains. A subvolume that goes as a whole counts as one
+/// the number of removed entries, and what remains. A sealed tree that goes as a whole counts as one
 /// entry.
 ///
 /// # Errors
@@ -180,19 +128,36 @@ impl SnapshotMethod {
 pub(crate) fn remove(
     parent: Dir,
     names: &[CString],
-    module: MaybeSubvolume,
+    sealed: SealedTrees,
 ) -> Result<(u64, Vec<Remains>)> {
-    let is_one = |name: &&CString| module.is_on_btrfs && is_subvolume(parent.directory, name);
-    let (subvolumes, trees): (Vec<&CString>, Vec<&CString>) = names.iter().partition(is_one);
+    let is_sealed = |name: &&CString| match sealed {
+        SealedTrees::None => false,
+        SealedTrees::Subvolumes(_) => is_subvolume(parent.directory, name),
+        SealedTrees::AllOfCephFs => true,
+    };
+    let (whole, trees): (Vec<&CString>, Vec<&CString>) = names.iter().partition(is_sealed);
     let trees: Vec<CString> = trees.into_iter().cloned().collect();
-    let (mut entries, mut remains) = remove_trees(parent.directory, parent.path, &trees)?;
-    for name in subvolumes {
-        match remove_subvolume(module.subvolume.as_ref(), parent, name) {
+    let (mut entries, mut remains) = match trees.is_empty() {
+        true => (0, Vec::new()),
+        false => remove_trees(parent.directory, parent.path, &trees)?,
+    };
+    for name in whole {
+        let removed = match sealed {
+            SealedTrees::Subvolumes(module) => remove_subvolume(module.as_ref(), parent, name),
+            SealedTrees::None | SealedTrees::AllOfCephFs => remove_of_cephfs(parent, name),
+        };
+        match removed {
             Ok(removed) => entries += removed,
             Err(error) => remains.push(Remains { name: name.clone(), error }),
         }
     }
     Ok((entries, remains))
+}
+
+fn remove_of_cephfs(parent: Dir, name: &CStr) -> Result<u64> {
+    let path = parent.path.join(OsStr::from_bytes(name.to_bytes()));
+    let removed = cephfs::remove_snapshot(parent.directory, name);
+    removed.map_err(|cause| Error::io(REMOVE_CEPHFS_SNAPSHOT, &path, cause)).map(|()| 1)
 }
 
 /// Removes the subvolume `name` in `parent`: as a whole, or else file by file. A run that is killed

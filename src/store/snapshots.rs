@@ -107,8 +107,9 @@ pub(crate) struct SnapshotList {
 impl SnapshotList {
     /// Reads the root; only directories whose whole name is a snapshot name count.
     pub(crate) fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
-        let listing = Listing::read(root.directory())
-            .map_err(|cause| Error::io("read", &root.path, cause))?;
+        let here = root.snapshots();
+        let listing =
+            Listing::read(here.directory).map_err(|cause| Error::io("read", here.path, cause))?;
         let identify = |module| {
             let stat = fstat(module);
             stat.map_err(|cause| Error::io("inspect", &root.module_path, cause))
@@ -120,7 +121,7 @@ impl SnapshotList {
             // Another device can have the same number: each btrfs subvolume is one.
             module.is_some_and(|module| {
                 entry.inode == module.inode
-                    && stat_entry(root.directory(), listing.name(entry))
+                    && stat_entry(here.directory, listing.name(entry))
                         .is_ok_and(|stat| Identity::of(&stat) == module)
             })
         };
@@ -145,7 +146,8 @@ impl SnapshotList {
             catalog.warnings.extend(late_listing(&texts));
             names.extend(unlisted);
         }
-        let device = device_of(root.directory());
+        // Snapshots of CephFS may each have a device number of their own, and no obstacles.
+        let device = device_of(here.directory).filter(|_| !root.has_only_sealed());
         for name in names {
             let read_record = || match &records {
                 Some(records) => Record::read(records.dir(), &name.text),
@@ -154,10 +156,10 @@ impl SnapshotList {
             // A passing error would keep a snapshot of another program without a record.
             let read = read_record().or_else(|_| read_record());
             let obstacle = device
-                .and_then(|device| obstacle_on(device, root.directory(), &c_name(&name.text)))
+                .and_then(|device| obstacle_on(device, here.directory, &c_name(&name.text)))
                 .filter(|obstacle| {
                     // A subvolume in the root is retired and removed as a whole.
-                    *obstacle != Obstacle::Subvolume || !root.visible(&name.text).is_subvolume(root)
+                    *obstacle != Obstacle::Subvolume || !root.visible(&name.text).is_sealed(root)
                 });
             let item = match read {
                 Ok(record) => {
@@ -252,7 +254,7 @@ fn unlisted(
 ) -> Result<Vec<SnapshotName>> {
     let listed: HashSet<&str> = listed.iter().map(|name| name.text.as_str()).collect();
     let is_there = |name: &str| {
-        stat_entry(root.directory(), &c_name(name))
+        stat_entry(root.snapshots().directory, &c_name(name))
             .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
     };
     let files = names_in(records)?;

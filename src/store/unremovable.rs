@@ -24,8 +24,9 @@ use crate::tell::escape::escape_path;
 /// Returns the error to report. A subvolume that the kernel keeps while it is being sent stays:
 /// later runs try again.
 pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Error {
-    let slot = Slot { dir, name: remains.name.clone(), is_in_root: dir.path == root.path };
-    let is_busy = remains.error.is_busy() && slot.is_subvolume(root);
+    let slot =
+        Slot { dir, name: remains.name.clone(), is_beside: dir.path == root.snapshots().path };
+    let is_busy = remains.error.is_busy() && slot.is_sealed(root);
     if !remains.error.is_lasting() || is_busy {
         return remains.error;
     }
@@ -85,10 +86,10 @@ pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<(String, Obst
 }
 
 /// What keeps the tree at `slot` from being removed, as far as `max_entries` show it. That the tree
-/// itself is a subvolume does not.
+/// itself is sealed does not.
 pub(crate) fn obstacles_in_slot(root: &SnapshotRoot, slot: &Slot, max_entries: usize) -> Obstacles {
     let path = escape_path(&slot.path());
-    match slot.is_subvolume(root) {
+    match slot.is_sealed(root) {
         false => obstacles_in(slot.dir.directory, &slot.name, &path, max_entries),
         true => match open_directory(slot.dir.directory, &slot.name) {
             Ok(directory) => obstacles_in(directory.as_fd(), c".", &path, max_entries),
@@ -105,14 +106,14 @@ pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let (in_root, linked): (Vec<Slot>, Vec<Slot>) =
-        names.iter().map(|name| shelf.slot(name)).partition(|slot| slot.is_in_root);
+    let (beside, linked): (Vec<Slot>, Vec<Slot>) =
+        names.iter().map(|name| shelf.slot(name)).partition(|slot| slot.is_beside);
     let mut left = Vec::new();
-    for (dir, slots) in [(shelf.subdir(), linked), (root.dir(), in_root)] {
+    for (dir, slots) in [(shelf.subdir(), linked), (root.snapshots(), beside)] {
         let names: Vec<CString> = slots.into_iter().map(|slot| slot.name).collect();
         let (_, remains) = root.remove(dir, &names)?;
         left.extend(remains.into_iter().map(|Remains { name, error }| {
-            let slot = Slot { dir, name, is_in_root: false };
+            let slot = Slot { dir, name, is_beside: false };
             describe_cause(&obstacles_in_slot(root, &slot, MAX_ENTRIES), &error)
         }));
     }

@@ -239,6 +239,5 @@ fn last_change(root: &SnapshotRoot) -> Result<DateTime<Utc>> {
     let of = |dir: Dir| {
         fstat(dir.directory).map(time).map_err(|cause| Error::io("inspect", dir.path, cause))
     };
-    let here = Dir { directory: root.directory(), path: &root.path };
-    Ok(of(here)?.max(of(expired.dir())?))
+    Ok(of(root.snapshots())?.max(of(expired.dir())?))
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod btrfs;
+pub(crate) mod cephfs;
 pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod identity;

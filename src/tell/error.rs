@@ -296,6 +296,11 @@ impl Error {
         matches!(self.errno(), Some(libc::ENOSPC | libc::EDQUOT))
     }
 
+    /// Whether CephFS allows no further snapshot of the directory.
+    pub(crate) fn is_snapshot_limit(&self) -> bool {
+        self.errno() == Some(libc::EMLINK)
+    }
+
     /// Whether the file system is read-only.
     pub fn is_read_only(&self) -> bool {
         self.errno() == Some(libc::EROFS)
@@ -377,6 +382,12 @@ fn onto(to: &Option<String>) -> String {
 /// What failed if a subvolume has got no snapshot.
 pub(crate) const MAKE_SNAPSHOT: &str = "make the snapshot";
 
+/// What failed if the directory of a module has got no snapshot by CephFS.
+pub(crate) const MAKE_CEPHFS_SNAPSHOT: &str = "make the CephFS snapshot";
+
+/// What failed if such a snapshot is still there.
+pub(crate) const REMOVE_CEPHFS_SNAPSHOT: &str = "remove the CephFS snapshot";
+
 /// What an administrator can do about the causes that do not explain themselves.
 fn hint(operation: &str, cause: &io::Error) -> &'static str {
     // To open or read a file needs no link between module and root.
@@ -395,6 +406,19 @@ fn hint(operation: &str, cause: &io::Error) -> &'static str {
         }
         Some(libc::ENOSPC) => " (free space or inodes; existing snapshots were not touched)",
         Some(libc::EDQUOT) => " (raise the quota; existing snapshots were not touched)",
+        Some(libc::EMLINK) if operation == MAKE_CEPHFS_SNAPSHOT => {
+            " (`mds_max_snaps_per_dir`, 100 by default; snapshots of directories above count, too, \
+             and retired ones: keep fewer by `keep` or a shorter `grace`, or raise it by `ceph \
+             config set mds mds_max_snaps_per_dir N`)"
+        }
+        Some(libc::EACCES)
+            if operation == MAKE_CEPHFS_SNAPSHOT || operation == REMOVE_CEPHFS_SNAPSHOT =>
+        {
+            " (the key that it is mounted with needs the right `s`, as in `allow rws`)"
+        }
+        Some(libc::EPERM) if operation == MAKE_CEPHFS_SNAPSHOT => {
+            " (snapshots may be turned off: `ceph fs set NAME allow_new_snaps true`)"
+        }
         Some(libc::EPERM) if operation.ends_with("device") => {
             " (to make a device needs CAP_MKNOD: restore it as root)"
         }

@@ -8,6 +8,7 @@ use crate::engine::compare::{CompareContext, Comparison, DirectoryToCompare, Pre
 use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
+use crate::system::identity::Twins;
 use crate::system::mounts::is_mount_point;
 use crate::system::syscalls::stat_entry;
 
@@ -34,9 +35,15 @@ impl EntryComparison<'_> {
                     .push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
-                let is_same = live == snapshot && self.is_untouched(name);
+                let is_same = match self.knowledge.twins {
+                    Twins::OfCephFs => self.is_untouched(name),
+                    Twins::Linked | Twins::OfSubvolumes => {
+                        live == snapshot && self.is_untouched(name)
+                    }
+                };
                 if !is_same && !self.is_known_copy(name, live.inode, snapshot.inode) {
                     self.comparison.changed += 1;
+                    self.sync(name);
                 }
             }
             // In one tree only, or a directory in one tree and another kind of entry in the other.
@@ -45,11 +52,12 @@ impl EntryComparison<'_> {
                     && !self.is_left_out(name, live)
                 {
                     self.comparison.added += 1;
-                    if live.is_directory {
-                        self.pending.push(
+                    match live.is_directory {
+                        true => self.pending.push(
                             name,
                             DirectoryToCompare { side: PresentIn::Live, indexed: None },
-                        );
+                        ),
+                        false => self.sync(name),
                     }
                 }
                 if let Some(snapshot) = snapshot {
@@ -65,6 +73,12 @@ impl EntryComparison<'_> {
         }
     }
 
+    fn sync(&self, name: &CStr) {
+        if let Some(files) = self.knowledge.new_files {
+            files.sync(self.live, self.directory, name);
+        }
+    }
+
     /// Whether the snapshot lacks the file `name` because something was mounted over it, and still
     /// is. For a directory with a mount the snapshot has an empty one, so a directory that the
     /// snapshot lacks is new.
@@ -74,9 +88,9 @@ impl EntryComparison<'_> {
             && is_mount_point(self.directory, name)
     }
 
-    /// Whether the file `name` has the same change time in two trees of one subvolume.
+    /// Whether the file `name` has the same change time in two trees that do not share inodes.
     fn is_untouched(&self, name: &CStr) -> bool {
-        if !self.knowledge.by_change_times {
+        if !self.knowledge.has_change_times() {
             return false;
         }
         stat_entry(self.directory, name).is_ok_and(|live| {

@@ -4,7 +4,8 @@
 //!
 //! An equal name with an equal inode number means an unchanged file, because a snapshot's entries
 //! are links to the live inodes. Of two trees of one btrfs subvolume, the change times have to be
-//! equal, too: no program can set them, and a snapshot keeps them. Along the way the comparison
+//! equal, too: no program can set them, and a snapshot keeps them. Of two trees on CephFS, where
+//! inode numbers say nothing, sizes and attributes have to be equal beside the times. Along the way the comparison
 //! takes the live tree's [`Fingerprint`], which shows later whether anything in the tree was
 //! touched. Several workers share the walk, and their results are added.
 //!
@@ -39,7 +40,9 @@ use crate::engine::index::reader::{DirectoryIndex, IndexReader};
 use crate::engine::listing::Listing;
 use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
-use crate::system::identity::is_untouched_twin;
+use crate::engine::synced_files::SyncedFiles;
+use crate::system::cephfs::OTHER_CLOCKS_NS;
+use crate::system::identity::Twins;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
@@ -137,9 +140,10 @@ pub(crate) struct CompareContext<'a> {
     pub unfinished: Option<&'a UnfinishedSearch>,
     /// Where the live directories that are read are cached for the clone.
     pub cache: Option<&'a ListingCache>,
-    /// Whether both are trees of one subvolume, so that a file may have changed that has the same
-    /// inode number in both: then the change times tell.
-    pub by_change_times: bool,
+    /// What shows that a file of the live tree is that of the snapshot.
+    pub twins: Twins,
+    /// Makes durable what is new in the live tree, if the snapshot that will be made needs that.
+    pub new_files: Option<&'a SyncedFiles>,
     /// When the snapshot began to be made, nanoseconds since 1970. An equal change time proves
     /// nothing from then on: the file may have been written to while the snapshot was made. None if
     /// that is not known, as of a snapshot of another program; then it proves that all the same.
@@ -150,19 +154,26 @@ pub(crate) struct CompareContext<'a> {
 }
 
 impl CompareContext<'_> {
-    /// Whether two trees of one subvolume certainly have the same inode at a name.
+    /// Whether the change times of files tell whether they changed.
+    fn has_change_times(&self) -> bool {
+        self.twins != Twins::Linked
+    }
+
+    /// Whether two trees that do not share inodes certainly have the same file at a name.
     fn is_untouched(&self, live: &FileStat, snapshot: &FileStat) -> bool {
         let settled_ns = self.frozen_ns.map_or(i64::MAX, |ns| ns - STAMP_LAG_NS);
-        self.by_change_times
-            && Stamp::of(live).ctime_ns < settled_ns
-            && is_untouched_twin(live, snapshot)
+        Stamp::of(live).ctime_ns < settled_ns && self.twins.are_untouched(live, snapshot)
     }
 
     /// Whether the snapshot has the same as the live tree at the name where that has `live`, by the
     /// clock alone. A name that came or went changed its directory.
     fn is_older(&self, live: &FileStat) -> bool {
-        let is_before = |ns| Stamp::of(live).ctime_ns < ns - STAMP_LAG_NS;
-        self.by_change_times && self.trusts_clock && self.frozen_ns.is_some_and(is_before)
+        let lag_ns = match self.twins {
+            Twins::OfCephFs => OTHER_CLOCKS_NS,
+            Twins::Linked | Twins::OfSubvolumes => STAMP_LAG_NS,
+        };
+        let is_before = |ns| Stamp::of(live).ctime_ns < ns - lag_ns;
+        self.has_change_times() && self.trusts_clock && self.frozen_ns.is_some_and(is_before)
     }
 }
 
@@ -232,7 +243,7 @@ fn compare_part(
         comparison: Comparison::default(),
     };
     // All names are told then, those of equal inode numbers, too.
-    walk.comparer.are_apart = knowledge.by_change_times;
+    walk.comparer.are_apart = knowledge.has_change_times();
     match job.name {
         Some(name) => walk.enter(&name, job.directory)?,
         None => walk.enter_root(job.directory)?,

@@ -12,13 +12,15 @@ use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::compare::entry::EntryComparison;
 use crate::engine::compare::{
-    CompareFrame, CompareJob, CompareWalk, Comparison, DirectoryToCompare, PresentIn,
+    CompareContext, CompareFrame, CompareJob, CompareWalk, Comparison, DirectoryToCompare,
+    PresentIn,
 };
 use crate::engine::descent::{Descent, DirectoryFd};
 use crate::engine::difference::{ReadSide as Unread, differences};
 use crate::engine::frames::Step;
 use crate::engine::index::{Stamp, now_ns};
 use crate::engine::listing::Listing;
+use crate::system::identity::Twins;
 use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::Result;
 use crate::tell::progress;
@@ -192,6 +194,9 @@ impl CompareWalk<'_> {
                 {
                     cache.insert(&self.listing, directory.as_fd(), &stat, before_ns);
                 }
+                if let Some(files) = self.knowledge.new_files {
+                    files.sync_directory(&self.live, directory.as_fd());
+                }
                 self.comparison.added += entries;
                 self.note_visited(&Stamp::of(&stat), entries);
             }
@@ -223,9 +228,14 @@ impl CompareWalk<'_> {
                     pending.push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
                     continue;
                 }
-                let is_older =
-                    stat_entry(live.as_fd(), name).is_ok_and(|stat| self.knowledge.is_older(&stat));
-                changed += u64::from(!is_older);
+                let is_same = stat_entry(live.as_fd(), name).is_ok_and(|stat| {
+                    self.knowledge.is_older(&stat)
+                        || has_untouched(&mut self.snapshot, name, &stat, self.knowledge)
+                });
+                changed += u64::from(!is_same);
+                if let Some(files) = self.knowledge.new_files.filter(|_| !is_same) {
+                    files.sync(&self.live, live.as_fd(), name);
+                }
             }
             if !listing.read_next(live.as_fd()).map_err(failed)? {
                 break;
@@ -285,6 +295,9 @@ impl CompareWalk<'_> {
         if let Some((cache, listing)) = self.knowledge.cache.zip(self.comparer.live_listing()) {
             cache.insert(listing, live.as_fd(), &live_stat, before_ns);
         }
+        if let Some(files) = self.knowledge.new_files.filter(|_| self.comparison != before) {
+            files.sync_directory(&self.live, live.as_fd());
+        }
         self.note_visited(&Stamp::of(&live_stat), entries);
         self.check_index(directory, &live, &live_stat, &before);
         Ok(())
@@ -342,8 +355,15 @@ impl CompareWalk<'_> {
         listing.read_first(directory.as_fd()).map_err(failed)?;
         loop {
             entries += listing.entries().len() as u64;
-            for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
-                pending.push(listing.name(entry), DirectoryToCompare { side, indexed: None });
+            for entry in listing.entries() {
+                let name = listing.name(entry);
+                match (entry.is_directory, self.knowledge.new_files) {
+                    (true, _) => pending.push(name, DirectoryToCompare { side, indexed: None }),
+                    (false, Some(files)) if side != PresentIn::Snapshot => {
+                        files.sync(&self.live, directory.as_fd(), name);
+                    }
+                    (false, _) => {}
+                }
             }
             if !listing.read_next(directory.as_fd()).map_err(failed)? {
                 break;
@@ -375,4 +395,20 @@ fn open_with_state(descent: &mut Descent) -> Result<(DirectoryFd, FileStat)> {
     let directory = descent.directory().map_err(|cause| descent.error("open", None, cause))?;
     let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
     Ok((directory, stat))
+}
+
+/// Whether the current directory of `snapshot` has the file `name` as the live tree has it. Asked
+/// for only where the clock leaves that open.
+fn has_untouched(
+    snapshot: &mut Descent,
+    name: &CStr,
+    live: &FileStat,
+    knowledge: &CompareContext,
+) -> bool {
+    let mut twin = || {
+        let directory = snapshot.lookup_directory()?;
+        stat_entry(directory.as_fd(), name)
+    };
+    knowledge.twins == Twins::OfCephFs
+        && twin().is_ok_and(|twin| knowledge.is_untouched(live, &twin))
 }

@@ -15,7 +15,7 @@ use crate::engine::index::Stamp;
 use crate::engine::restore::compare::{
     CompareFailure, Depth, EntrySide, contents_differ, state_of,
 };
-use crate::system::identity::{Identity, is_untouched_twin};
+use crate::system::identity::Identity;
 use crate::system::syscalls::is_gone;
 
 /// An entry to be compared; sorted by name.
@@ -79,7 +79,8 @@ impl DiffWalk<'_> {
                 return None;
             }
         };
-        let is_twin = Stamp::of(&new).ctime_ns < self.settled_ns && is_untouched_twin(&old, &new);
+        let is_settled = Stamp::of(&new).ctime_ns < self.settled_ns;
+        let is_twin = is_settled && self.twins.are_untouched(&old, &new);
         if Identity::of(&old) == Identity::of(&new) || is_twin {
             return None;
         }

@@ -36,7 +36,9 @@ use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::listing::Listing;
 use crate::system::btrfs::Subvolume;
+use crate::system::cephfs::{self, OTHER_CLOCKS_NS};
 use crate::system::identity::SysResult;
+use crate::system::identity::Twins;
 use crate::tell::error::Error;
 use crate::tell::progress::LongWork;
 
@@ -83,6 +85,7 @@ pub(crate) fn report_differences(
     old: DescentStart,
     new: DescentStart,
     indexes: Option<DiffIndexes>,
+    twins: Twins,
     patterns: &PathPatterns,
     report: &mut dyn DiffReport,
 ) -> SysResult<()> {
@@ -90,12 +93,13 @@ pub(crate) fn report_differences(
     // On two file systems, an equal inode number means nothing.
     let indexes = indexes.filter(|_| old.device() == new.device());
     let mut comparer = DirectoryComparer::default();
-    comparer.are_apart = old.device() != new.device();
-    let settled_ns = settled_ns([&mut old, &mut new]);
+    comparer.are_apart = old.device() != new.device() || twins == Twins::OfCephFs;
+    let settled_ns = settled_ns([&mut old, &mut new], twins);
     let mut walk = DiffWalk {
         old,
         new,
         indexes: indexes.map(IndexReaders::new),
+        twins,
         patterns,
         report,
         comparer,
@@ -109,9 +113,15 @@ pub(crate) fn report_differences(
     Ok(())
 }
 
-/// Change times before this, nanoseconds since 1970, prove that a file of two subvolumes has not
-/// changed: it was not written to while one of them was made.
-fn settled_ns(trees: [&mut Descent; 2]) -> i64 {
+/// Change times before this, nanoseconds since 1970, prove that a file of two subvolumes, or of two
+/// trees on CephFS, has not changed: it was not written to while one of them was made.
+fn settled_ns(trees: [&mut Descent; 2], twins: Twins) -> i64 {
+    if twins == Twins::OfCephFs {
+        let made = trees.map(|tree| cephfs::snapshot_made_ns(tree.directory().ok()?.as_fd()));
+        // The module itself was not made at one moment.
+        let first = made.into_iter().flatten().min();
+        return first.map_or(i64::MIN, |first| first.saturating_sub(OTHER_CLOCKS_NS));
+    }
     let made = trees.map(|tree| {
         let root = tree.directory().ok()?;
         Some(Subvolume::of(root.as_fd()).ok()??.made_ns)
@@ -165,6 +175,8 @@ struct DiffWalk<'a> {
     patterns: &'a PathPatterns,
     report: &'a mut dyn DiffReport,
     comparer: DirectoryComparer,
+    /// What shows that a file is the same in both.
+    twins: Twins,
     /// See [`settled_ns`].
     settled_ns: i64,
     listing: Listing,

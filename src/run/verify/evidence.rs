@@ -57,6 +57,8 @@ pub(crate) struct Evidence<'a> {
     /// How many visible snapshots are subvolumes. They share no files with the module, and nothing
     /// of them is compared.
     pub(crate) subvolumes: usize,
+    /// How many were made by CephFS.
+    pub(crate) cephfs_snapshots: usize,
     /// Those of them that can be or were written to.
     pub(crate) changed_subvolumes: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl<'a> Evidence<'a> {
             removed_links: Vec::new(),
             vanished: UnacceptedSnapshots::default(),
             subvolumes: 0,
+            cephfs_snapshots: 0,
             changed_subvolumes: Vec::new(),
         };
         // Visible snapshots are listed before retired ones, so a snapshot that is retired in
@@ -95,9 +98,12 @@ impl<'a> Evidence<'a> {
         let gone: Vec<VanishedSnapshot> = gone.into_iter().filter(is_gone).collect();
         for item in list.items {
             let slot = root.visible(&item.name.text);
-            if slot.is_subvolume(root) {
-                evidence.subvolumes += 1;
-                if !is_as_made(&slot) {
+            if slot.is_sealed(root) {
+                match root.has_only_sealed() {
+                    true => evidence.cephfs_snapshots += 1,
+                    false => evidence.subvolumes += 1,
+                }
+                if !root.has_only_sealed() && !is_as_made(&slot) {
                     evidence.changed_subvolumes.push(item.name.text);
                 }
                 continue;
@@ -108,7 +114,7 @@ impl<'a> Evidence<'a> {
             evidence.snapshots.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
         }
         let shelf = OpenShelf::open(root, Shelf::Expired)?;
-        for name in retired.into_iter().filter(|name| !shelf.slot(name).is_subvolume(root)) {
+        for name in retired.into_iter().filter(|name| !shelf.slot(name).is_sealed(root)) {
             let entries = exact_entries(root, &name);
             let found = evidence.find(name, i64::MAX, true)?;
             evidence.retired.extend(found.map(|found| CheckedSnapshot { entries, ..found }));
@@ -172,7 +178,7 @@ impl<'a> Evidence<'a> {
     pub(crate) fn parent(&self, is_retired: bool) -> Dir<'_> {
         match is_retired {
             true => self.expired.dir(),
-            false => Dir { directory: self.root.directory(), path: &self.root.path },
+            false => self.root.snapshots(),
         }
     }
 

@@ -33,6 +33,7 @@ pub(crate) fn examine(
     let mut verified = Verified {
         snapshots: evidence.snapshots.len(),
         subvolumes: evidence.subvolumes,
+        cephfs_snapshots: evidence.cephfs_snapshots,
         changed_subvolumes: std::mem::take(&mut evidence.changed_subvolumes),
         inodes: survey.inodes,
         unknown: survey.unknown,

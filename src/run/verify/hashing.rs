@@ -112,26 +112,35 @@ fn hash_all(
     };
     let mut hashes = Vec::new();
     let (mut left, mut is_taken) = (Unhashed::default(), true);
-    walk(root.directory(), &root.path, &c_name(name), &mut |name: &InodeName| {
-        if !is_taken || !wanted.remove(&name.inode) {
-            return;
-        }
-        let Ok(inode) = inspect_entry(name.directory, name.name) else { return };
-        if !is_ours(&inode) {
-            return;
-        }
-        match content_hash(name.directory, name.name, &inode, &mut limit) {
-            HashResult::Hash(hash) => {
-                hashes.push(ContentHash { inode: inode.number, birth_ns: inode.birth_ns, hash });
+    walk(
+        root.snapshots().directory,
+        root.snapshots().path,
+        &c_name(name),
+        &mut |name: &InodeName| {
+            if !is_taken || !wanted.remove(&name.inode) {
+                return;
             }
-            HashResult::None => {}
-            HashResult::Holes => left.holes += 1,
-            HashResult::OverLimit => left.over_limit += 1,
-        }
-        if hashes.len() == BATCH {
-            is_taken = keep.send(std::mem::take(&mut hashes)).is_ok();
-        }
-    });
+            let Ok(inode) = inspect_entry(name.directory, name.name) else { return };
+            if !is_ours(&inode) {
+                return;
+            }
+            match content_hash(name.directory, name.name, &inode, &mut limit) {
+                HashResult::Hash(hash) => {
+                    hashes.push(ContentHash {
+                        inode: inode.number,
+                        birth_ns: inode.birth_ns,
+                        hash,
+                    });
+                }
+                HashResult::None => {}
+                HashResult::Holes => left.holes += 1,
+                HashResult::OverLimit => left.over_limit += 1,
+            }
+            if hashes.len() == BATCH {
+                is_taken = keep.send(std::mem::take(&mut hashes)).is_ok();
+            }
+        },
+    );
     if !hashes.is_empty() {
         // Sending fails only if the receiver has failed, and then the receiver returns the error.
         let _ = keep.send(hashes);

@@ -60,7 +60,7 @@ pub(crate) fn add_known(root: &SnapshotRoot, verified: &mut Verified) -> Result<
             return Ok(());
         }
     };
-    let is_there = |name: &String| stat_entry(root.directory(), &c_name(name)).is_ok();
+    let is_there = |name: &String| stat_entry(root.snapshots().directory, &c_name(name)).is_ok();
     for DifferingEntries { snapshot, text } in list.entries {
         let is_found = verified.lacking.iter().any(|one| one.name == snapshot);
         if !is_found && is_there(&snapshot) {
@@ -100,7 +100,10 @@ pub(crate) fn of_restore(
     entries: Option<u64>,
     note: &mut dyn FnMut(Error),
 ) -> Vec<ComparisonGap> {
-    // Nothing can be altered in a read-only subvolume, and nothing is recorded of its files.
+    // Nothing can be altered in a sealed snapshot, and nothing is recorded of its files.
+    if source.is_of_cephfs() {
+        return Vec::new();
+    }
     if matches!(Subvolume::of(source.directory()), Ok(Some(found)) if found.is_read_only) {
         return Vec::new();
     }

@@ -78,7 +78,7 @@ pub(crate) fn find(
     let mounts = Mounts::read();
     let of_snapshot = |(number, count): (usize, &TreeCount)| {
         let snapshot = &evidence.snapshots[number];
-        let path = evidence.root.path.join(&snapshot.name);
+        let path = evidence.root.visible(&snapshot.name).path();
         let is_covered = mounts.as_ref().is_none_or(|mounts| mounts.has_below(&path));
         let lacks = lacked(snapshot.entries, *count, is_covered).unwrap_or(0);
         let added = added(snapshot.entries, *count, is_covered).unwrap_or(0);

@@ -45,7 +45,7 @@ pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<Foun
     let inode_log = InodeLog::read(dir.dir())?;
     let stale = HashSet::new();
     let mut missing = MissingBaselines::new(dir.dir(), inode_log.as_ref(), &stale)?;
-    missing.record(root.directory(), &root.path, &c_name(snapshot));
+    missing.record(root.snapshots().directory, root.snapshots().path, &c_name(snapshot));
     missing.finish()
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn refresh(
     let is_listed = unlisted(root, &visible, &retired)?.is_empty();
     let here = visible.iter().map(|name| root.visible(name));
     let slots = here.chain(retired.iter().map(|name| expired.slot(name)));
-    let linked = slots.filter(|slot| !slot.is_subvolume(root));
+    let linked = slots.filter(|slot| !slot.is_sealed(root));
     let trees: Vec<(BorrowedFd, &Path, CString)> =
         linked.map(|slot| (slot.dir.directory, slot.dir.path, slot.name)).collect();
     if let Some(inode_log) = InodeLog::read(dir.dir())? {

@@ -292,22 +292,27 @@ fn restore(
         verified.altered.iter().flat_map(|altered| &altered.snapshots).collect();
     let mut done = HashSet::new();
     for snapshot in snapshots {
-        walk(root.directory(), &root.path, &c_name(snapshot), &mut |name: &InodeName| {
-            let Some(attributes) = wanted.get(&name.inode) else { return };
-            if shared.contains(&name.inode) || !done.insert(name.inode) {
-                return;
-            }
-            match apply(name, attributes) {
-                Ok(()) => repaired.restored += 1,
-                Err(cause) => {
-                    repaired.troubles.push(Error::io_bytes(
-                        "restore the attributes of",
-                        &name.path(),
-                        cause,
-                    ));
+        walk(
+            root.snapshots().directory,
+            root.snapshots().path,
+            &c_name(snapshot),
+            &mut |name: &InodeName| {
+                let Some(attributes) = wanted.get(&name.inode) else { return };
+                if shared.contains(&name.inode) || !done.insert(name.inode) {
+                    return;
                 }
-            }
-        });
+                match apply(name, attributes) {
+                    Ok(()) => repaired.restored += 1,
+                    Err(cause) => {
+                        repaired.troubles.push(Error::io_bytes(
+                            "restore the attributes of",
+                            &name.path(),
+                            cause,
+                        ));
+                    }
+                }
+            },
+        );
     }
 }
 
@@ -365,7 +370,7 @@ fn lost(
 ) -> Result<Vec<LostFile>> {
     let evidence = Evidence::open(target, root, now)?;
     let inode_in = |name: &str, path: &[u8]| {
-        let directory = open_directory(root.directory(), &c_name(name)).ok()?;
+        let directory = open_directory(root.snapshots().directory, &c_name(name)).ok()?;
         stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)
     };
     let good = |altered: &crate::run::verify::verified::AlteredPath| {

@@ -16,6 +16,8 @@ pub(crate) struct Verified {
     pub snapshots: usize,
     /// How many more are subvolumes, of which nothing is compared.
     pub subvolumes: usize,
+    /// How many more were made by CephFS, of which nothing is compared.
+    pub cephfs_snapshots: usize,
     /// Those of them that are or were writable, so that they may have been changed.
     pub changed_subvolumes: Vec<String>,
     /// How many inodes in them were compared with the inode log.
