@@ -47,6 +47,12 @@ impl FileSystemType {
         self.0 == "btrfs"
     }
 
+    /// Whether it is CephFS, mounted by the kernel or by ceph-fuse: each directory then has a
+    /// directory of snapshots.
+    pub fn is_ceph(&self) -> bool {
+        self.0 == "ceph" || self.0.starts_with("fuse.ceph")
+    }
+
     /// Whether calls are answered by a server or a program, which may be dead.
     pub fn is_served(&self) -> bool {
         const SERVED: [&str; 14] = [
@@ -115,6 +121,21 @@ mod tests {
             ("overlay", Expectation::Advised(OVERLAY)),
         ] {
             assert_eq!(FileSystemType(name.to_string()).expectation(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn cephfs_is_known_by_both_of_its_clients() {
+        for (name, expected) in [
+            ("ceph", true),
+            ("fuse.ceph-fuse", true),
+            ("fuse.ceph", true),
+            ("ext4", false),
+            ("fuse", false),
+            ("fuse.sshfs", false),
+            ("nfs4", false),
+        ] {
+            assert_eq!(FileSystemType(name.to_string()).is_ceph(), expected, "{name}");
         }
     }
 }
