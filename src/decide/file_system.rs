@@ -47,14 +47,15 @@ impl FileSystemType {
         self.0 == "btrfs"
     }
 
-    /// Whether it is CephFS, mounted by the kernel or by ceph-fuse.
+    /// Whether it is CephFS, mounted by the kernel or by ceph-fuse: each directory then has a
+    /// directory of snapshots.
     pub fn is_ceph(&self) -> bool {
-        matches!(self.0.as_str(), "ceph" | "fuse.ceph-fuse")
+        self.0 == "ceph" || self.is_ceph_fuse()
     }
 
-    /// Whether it is CephFS, mounted by ceph-fuse: that does not pass `syncfs` on.
+    /// Whether it is CephFS, mounted by ceph-fuse, which does not pass `syncfs` on.
     pub fn is_ceph_fuse(&self) -> bool {
-        self.0 == "fuse.ceph-fuse"
+        self.0.starts_with("fuse.ceph")
     }
 
     /// Whether calls are answered by a server or a program, which may be dead.
@@ -125,6 +126,21 @@ mod tests {
             ("overlay", Expectation::Advised(OVERLAY)),
         ] {
             assert_eq!(FileSystemType(name.to_string()).expectation(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn cephfs_is_known_by_both_of_its_clients() {
+        for (name, expected) in [
+            ("ceph", true),
+            ("fuse.ceph-fuse", true),
+            ("fuse.ceph", true),
+            ("ext4", false),
+            ("fuse", false),
+            ("fuse.sshfs", false),
+            ("nfs4", false),
+        ] {
+            assert_eq!(FileSystemType(name.to_string()).is_ceph(), expected, "{name}");
         }
     }
 }

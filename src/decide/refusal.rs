@@ -3,9 +3,13 @@
 //! Snapshots share files with the module. An option with which rsync writes into an existing file,
 //! instead of making a new one, would change the snapshots, too. A module without snapshots has
 //! none to lose, so there such pushes are let in.
+//!
+//! On CephFS a push that names the directory of snapshots is turned away, whether the module has
+//! any or not.
 
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::rewriting_option::RewritingOption;
+use crate::decide::arguments::snapshot_words::{SNAPSHOT_DIRECTORY, names_snapshots};
 use crate::decide::partial_dirs::{BUILT_IN, Leftover, PartialDirs};
 use crate::tell::escape::escape;
 
@@ -81,6 +85,22 @@ pub fn mover_refusal(arguments: &Arguments) -> Option<String> {
 
 fn partial_option(arguments: &Arguments) -> &'static str {
     if arguments.values("partial-dir").is_empty() { "--delay-updates" } else { "--partial-dir" }
+}
+
+/// The sentence for a client whose push names snapshots of a module on CephFS. `path`: what it asks
+/// for. `None` if it names none, or only reads.
+pub fn snapshot_directory_refusal(arguments: &Arguments, path: &str) -> Option<String> {
+    if !arguments.kind.writes() {
+        return None;
+    }
+    let is_named = |path: &&[u8]| names_snapshots(path);
+    let path = Some(path.as_bytes()).filter(is_named);
+    let word = arguments.snapshot_word.as_deref().or(path)?;
+    Some(format!(
+        "{} leads to {SNAPSHOT_DIRECTORY}, where CephFS keeps the snapshots of a directory, which \
+         a push could delete; please use another path",
+        escape(word)
+    ))
 }
 
 /// The sentence for a client whose push could continue an existing file in place, which `found`
@@ -254,5 +274,38 @@ mod tests {
             let told = leftover_refusal(&push, &found).unwrap_or_default();
             assert!(told.contains(expected), "{told}");
         }
+    }
+
+    fn told_of(words: &[&str], path: &str) -> Option<String> {
+        let all = ["rsyncd", "--server"].iter().chain(words);
+        let list: Vec<_> = all.map(|word| word.as_bytes().to_vec()).collect();
+        snapshot_directory_refusal(&Arguments::parse(&list), path)
+    }
+
+    #[test]
+    fn a_push_that_names_snapshots_is_told_the_word() {
+        for (words, path, named) in [
+            (&["-r", "--partial-dir", ".snap/x", ".", "data/"][..], "data/", ".snap/x"),
+            (&["-r", "--partial-dir=.snap/x", ".", "data/"], "data/", "--partial-dir=.snap/x"),
+            (&["-r", ".", "data/.snap/x"], "data/.snap/x", "data/.snap/x"),
+            (&["-r", ".", "data/.snap/x\n"], "data/.snap/x", "data/.snap/x\\x0a"),
+            (&["-r", ".", "x"], "data/.snap", "data/.snap"),
+            (&["--unheard-of", ".snap", "-r", ".", "x"], "data/", ".snap"),
+            (&["--sender", "--remove-source-files", ".", ".snap/x"], "data/.snap/x", ".snap/x"),
+        ] {
+            let told = told_of(words, path).unwrap_or_default();
+            let expected = format!("{named} leads to .snap, where CephFS keeps");
+            assert!(told.starts_with(&expected), "{told}");
+        }
+    }
+
+    #[test]
+    fn who_only_reads_may_name_snapshots() {
+        assert_eq!(told_of(&["--sender", "-r", ".", ".snap/x"], "data/.snap/x"), None);
+        assert_eq!(told_of(&["-rn", ".", ".snap/x"], "data/.snap/x"), None);
+        assert_eq!(told_of(&["-r", ".", "data/"], "data/"), None);
+        let pull = Arguments { kind: TransferKind::Pull, ..Arguments::unknown() };
+        assert_eq!(snapshot_directory_refusal(&pull, "data/.snap"), None);
+        assert!(snapshot_directory_refusal(&Arguments::unknown(), "data/.snap").is_some());
     }
 }

@@ -17,6 +17,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
 use crate::decide::root_overlap::Opener;
 use crate::hook::shared_files::{SharedFileChecks, refused};
+use crate::hook::snapshot_directory::refused_for_snapshots;
 use crate::hook::transfer_request::{NOTHING, TransferRequest};
 use crate::hook::waiting_client::{WaitingClient, wait_within};
 use crate::module::target::Target;
@@ -80,7 +81,8 @@ pub(crate) fn admit(
     }
     let opened = nesting.and_then(|()| target.open_root());
     let checks = SharedFileChecks::default();
-    let why = refused(target, settings, opened.as_ref().ok(), request, &checks);
+    let why = refused_for_snapshots(&target.module_path, request)
+        .or_else(|| refused(target, settings, opened.as_ref().ok(), request, &checks));
     let root = match (opened, why) {
         (Ok(root), None) => root,
         (Ok(root), Some(why)) => {

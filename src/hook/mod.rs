@@ -8,5 +8,6 @@ pub(crate) mod post_xfer;
 pub(crate) mod pre_xfer;
 pub(crate) mod read_lease;
 pub(crate) mod shared_files;
+pub(crate) mod snapshot_directory;
 pub(crate) mod transfer_request;
 pub(crate) mod waiting_client;

@@ -13,6 +13,7 @@ use crate::hook::admission::{Admission, admit, note_refusal};
 use crate::hook::health_answer;
 use crate::hook::read_lease::ReadRoots;
 use crate::hook::shared_files::refused_without_target;
+use crate::hook::snapshot_directory::refused_for_snapshots;
 use crate::hook::transfer_request::TransferRequest;
 use crate::module::confine;
 use crate::module::context::Context;
@@ -130,7 +131,10 @@ fn without_target(
         confine::to_reading([], read.roots(), context.write_scope);
         read.lease(&label, request, &Clock::System);
     }
-    match refused_without_target(&connection.module_path, &context.settings, name, request) {
+    let path = &connection.module_path;
+    let why = refused_for_snapshots(path, request)
+        .or_else(|| refused_without_target(path, &context.settings, name, request));
+    match why {
         Some(why) => turn_away(&label, request, &why),
         None => Ok(let_in(&label, request, error)),
     }

@@ -7,6 +7,7 @@ mod support;
 
 mod arguments;
 mod arguments_understood;
+mod ceph_attacks;
 mod concurrency;
 mod daemon;
 mod daemon_failures;

@@ -30,6 +30,7 @@ pub(crate) mod subvolumes;
 
 pub(crate) mod aftermath;
 pub(crate) mod apart;
+pub(crate) mod ceph;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod disk_use;

@@ -30,12 +30,14 @@ mod partial;
 pub mod read_paths;
 mod reading;
 pub mod rewriting_option;
+pub mod snapshot_words;
 pub mod transfer_kind;
 
 use crate::decide::arguments::combined_effect::{CombinedEffect, suspected_rewriting};
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
 use crate::decide::arguments::reading::ReadArguments;
 use crate::decide::arguments::rewriting_option::RewritingOption;
+use crate::decide::arguments::snapshot_words::names_snapshots;
 use crate::decide::arguments::transfer_kind::TransferKind;
 
 /// The arguments of a transfer, classified.
@@ -49,6 +51,9 @@ pub struct Arguments {
     /// The directories in which rsync would continue files in place: the values of `--partial-dir`,
     /// or that of `--delay-updates`. Ask [`TransferKind::writes`] first here, too.
     pub partial_dirs: Vec<Vec<u8>>,
+    /// The first word that names the directory of snapshots of CephFS. Ask
+    /// [`TransferKind::writes`] first here, too.
+    pub snapshot_word: Option<Vec<u8>>,
     /// Every option, in the order of the command line; empty if a word was not understood.
     pub options: Vec<GivenOption>,
     /// The words that are not options, from the dot before the paths on; empty if a word was not
@@ -64,6 +69,7 @@ impl Arguments {
 
     /// Reads the arguments, of which the first is the program's name.
     pub fn parse(arguments: &[Vec<u8>]) -> Self {
+        let snapshot_word = arguments.iter().find(|word| names_snapshots(word)).cloned();
         match reading::read(arguments) {
             Some(ReadArguments { effects, options, operands }) => {
                 let effect = CombinedEffect::of(&effects);
@@ -71,11 +77,12 @@ impl Arguments {
                 let partial_dirs =
                     if effect.sender { Vec::new() } else { partial::partial_dirs(&options) };
                 let (kind, rewriting) = (effect.kind(), effect.rewriting());
-                Arguments { kind, rewriting, partial_dirs, options, operands }
+                Arguments { kind, rewriting, partial_dirs, snapshot_word, options, operands }
             }
             None => Arguments {
                 rewriting: suspected_rewriting(arguments),
                 partial_dirs: partial::suspected(arguments),
+                snapshot_word,
                 ..Arguments::unknown()
             },
         }

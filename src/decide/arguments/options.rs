@@ -103,7 +103,7 @@ fn long_that_matters(name: &[u8]) -> Option<OptionEffect> {
     })
 }
 
-const LETTERS_WITH_VALUES: &[u8] = b"@BMTef";
+pub(crate) const LETTERS_WITH_VALUES: &[u8] = b"@BMTef";
 const LETTERS: &[u8] = b"0468ACDEFHIJKLNOPRSUWXabcdghiklmnopqrstuvxyz";
 
 /// Long options that take a value and have no effect that matters here.
