@@ -38,6 +38,8 @@ use crate::tell::escape::{escape, escape_path};
 #[derive(Debug)]
 pub(crate) struct ChosenSnapshot {
     pub root_path: PathBuf,
+    /// The directory that it is in.
+    snapshots_path: PathBuf,
     pub name: SnapshotName,
     /// The module, if it can be found.
     pub target: Option<Target>,
@@ -49,7 +51,7 @@ impl ChosenSnapshot {
         let module = self.target.as_ref().map(|target| target.module_path.as_os_str().as_bytes());
         SnapshotPlace {
             module,
-            root: self.root_path.as_os_str().as_bytes(),
+            root: self.snapshots_path.as_os_str().as_bytes(),
             retired: None,
             snapshot: Some(&self.name.text),
         }
@@ -374,7 +376,8 @@ fn pick(place: Place, wish: SnapshotWish, shown: &OsStr) -> Result<ChosenSnapsho
         Ok(name) => {
             let name = name.clone();
             let Place { root_path, target, .. } = place;
-            return Ok(ChosenSnapshot { root_path, name, target });
+            let snapshots_path = SnapshotRoot::snapshots_path(&root_path)?;
+            return Ok(ChosenSnapshot { root_path, snapshots_path, name, target });
         }
         Err(why) => why,
     };

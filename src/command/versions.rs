@@ -22,6 +22,7 @@ use crate::run::copy_comparison::CopyComparison;
 use crate::run::path_history::{PathHistory, PathSurvey};
 use crate::run::verify::known_damage::KnownDamage;
 use crate::store::layout::{PRIVATE, Subdir};
+use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
@@ -133,9 +134,10 @@ pub(crate) fn run(context: &Context, options: &VersionsOptions, json: bool) -> R
 fn names_of(place: &Place, given: &[u8]) -> Result<PathNames> {
     let module = place.target.as_ref().map(|target| target.module_path.as_os_str().as_bytes());
     let retired = place.root_path.join(PRIVATE).join(Subdir::Expired.name());
+    let snapshots_path = SnapshotRoot::snapshots_path(&place.root_path)?;
     let snapshot_place = SnapshotPlace {
         module,
-        root: place.root_path.as_os_str().as_bytes(),
+        root: snapshots_path.as_os_str().as_bytes(),
         retired: Some(retired.as_os_str().as_bytes()),
         snapshot: None,
     };

@@ -43,7 +43,7 @@ impl RestorePath {
 pub struct SnapshotPlace<'a> {
     /// The module's directory, if it is known.
     pub module: Option<&'a [u8]>,
-    /// The snapshot root.
+    /// The directory that the snapshots are in.
     pub root: &'a [u8],
     /// The directory of retired snapshots, if a path may lie in one of those.
     pub retired: Option<&'a [u8]>,
@@ -68,7 +68,16 @@ pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, Stri
         .map(|(_, byte)| *byte)
         .collect();
     let mut relative = single.as_slice();
-    if let Some(inside) = place.module.and_then(|module| below(&single, module)) {
+    // CephFS snapshots are in a directory in the module.
+    let is_in_module =
+        |path: &[u8]| place.module.is_some_and(|module| below(path, module).is_some());
+    let of_module = || place.module.and_then(|module| below(&single, module));
+    if is_in_module(place.root)
+        && let Some(inside) = below(&single, place.root)
+    {
+        let inside = in_snapshot(inside, place.snapshot);
+        relative = inside.map_err(|problem| format!("{} {problem}", shown()))?;
+    } else if let Some(inside) = of_module() {
         relative = inside;
     } else if let Some(inside) = place.retired.and_then(|retired| below(&single, retired)) {
         relative = in_snapshot(inside, None).map_err(|problem| format!("{} {problem}", shown()))?;

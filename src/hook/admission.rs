@@ -51,6 +51,10 @@ const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, whi
 /// This sentence is only logged, because the client is gone.
 const ENDED: &str = "the connection has ended";
 
+/// What the client of a second gateway is told.
+const OTHER_GATEWAY: &str = "another machine serves this module, too, and has not settled a push: the \
+                             log of this server says what to do";
+
 /// Lets a transfer in, or turns it away.
 ///
 /// # Errors
@@ -172,8 +176,12 @@ fn note_pre_xfer(session: Session) {
 fn enter(session: Session, ledger: Ledger, request: &TransferRequest) -> Result<Admission> {
     // An earlier transfer may have been served by a process of the same number.
     reap(session, &ledger)?;
-    if request.arguments.kind.writes() {
-        one_gateway::check(session.root, &ledger.entries()?)?;
+    if request.arguments.kind.writes()
+        && let Err(refusal) = one_gateway::check(session.root, &ledger.entries()?)
+    {
+        drop(ledger);
+        log::error!("{}: {refusal}", session.label());
+        return Ok(turn_away(session, request, OTHER_GATEWAY.to_string()));
     }
     let entry = match entry(request, false, session.clock) {
         Ok(entry) => entry,

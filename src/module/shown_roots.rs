@@ -139,7 +139,7 @@ impl RootSearch<'_> {
     }
 
     fn is_root(&mut self, path: &Path) -> bool {
-        match SnapshotRoot::registration(path) {
+        match registered(path, LeasedSnapshots::All, self.memory) {
             Ok(found) => found.is_some(),
             Err(error) => {
                 self.shown.errors.push(error);

@@ -94,7 +94,7 @@ impl RootLock {
         let length = self.file.read_at(&mut bytes, 0).unwrap_or(0);
         let text = str::from_utf8(&bytes[..length]).unwrap_or_default();
         match text.lines().next() {
-            Some(line) if !line.is_empty() => one_line(line.trim()).into_owned(),
+            Some(line) if !line.trim_matches('\0').is_empty() => one_line(line.trim()).into_owned(),
             _ => "an unknown process".to_string(),
         }
     }

@@ -8,6 +8,7 @@ mod support;
 mod arguments;
 mod arguments_understood;
 mod ceph_attacks;
+mod cephfs;
 mod concurrency;
 mod daemon;
 mod daemon_failures;

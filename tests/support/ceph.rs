@@ -136,6 +136,20 @@ impl Cluster {
         client
     }
 
+    /// Mounts again what [`crash`](Self::crash) has ended, at the same place.
+    pub(crate) fn mount_again(&self, client: &Client, options: &[&str]) {
+        self.mount(client, options);
+    }
+
+    /// Where the administrator's mount shows what `path` is in another one.
+    pub(crate) fn sees(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix(&self.directory).expect("a path in a mount");
+        let mut below = below.components();
+        // The mount point's own name.
+        below.next();
+        self.root.mount_point.join(below)
+    }
+
     /// Runs the administrator's command `ceph`.
     pub(crate) fn ceph(&self, arguments: &[&str]) -> Run {
         self.script("ceph", arguments)

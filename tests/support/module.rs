@@ -23,8 +23,8 @@ pub(crate) const NAME: &str = "data";
 /// The directory `.rsyncd-snapshot`.
 const OURS: &str = ".rsyncd-snapshot";
 
-/// How the names of retired subvolumes begin.
-const RETIRED_IN_ROOT: &str = ".rsyncd-snapshot-expired-";
+/// How the names of retired snapshots begin that cannot be moved into our directory.
+const RETIRED_BESIDE: &str = ".rsyncd-snapshot-expired-";
 
 /// Holds the lock of a root until it is dropped. Dropping unlocks explicitly, because a child of
 /// another test may have the descriptor open, too.
@@ -191,29 +191,37 @@ impl Module {
 
     /// What is visible beside the module directory, sorted: snapshots and foreign names.
     pub(crate) fn snapshots(&self) -> Vec<String> {
-        visible(&self.root)
+        visible(&self.snapshots_directory())
+    }
+
+    /// The root, or on CephFS the module's directory of snapshots, unless the snapshots there are
+    /// hard links.
+    pub(crate) fn snapshots_directory(&self) -> PathBuf {
+        let of_cephfs = self.latest.join(".snap");
+        let is_linked = || visible(&self.root).iter().any(|name| name.starts_with("20"));
+        if of_cephfs.is_dir() && !is_linked() { of_cephfs } else { self.root.clone() }
     }
 
     /// The names of the retired snapshots, sorted.
     pub(crate) fn retired(&self) -> Vec<String> {
         let expired = self.private("expired");
         let mut names = if expired.exists() { entries(&expired) } else { Vec::new() };
-        let in_root = entries(&self.root);
-        let prefixed = in_root.iter().filter_map(|name| name.strip_prefix(RETIRED_IN_ROOT));
+        let beside = entries(&self.snapshots_directory());
+        let prefixed = beside.iter().filter_map(|name| name.strip_prefix(RETIRED_BESIDE));
         names.extend(prefixed.map(str::to_string));
         names.sort();
         names
     }
 
     pub(crate) fn snapshot(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        self.snapshots_directory().join(name)
     }
 
     /// Where a retired snapshot is, or would be.
     pub(crate) fn retired_snapshot(&self, name: &str) -> PathBuf {
-        let in_root = self.root.join(format!("{RETIRED_IN_ROOT}{name}"));
-        match in_root.exists() || is_subvolume(&self.latest) {
-            true => in_root,
+        let beside = self.snapshots_directory().join(format!("{RETIRED_BESIDE}{name}"));
+        match beside.exists() || is_subvolume(&self.latest) {
+            true => beside,
             false => self.private("expired").join(name),
         }
     }
@@ -234,7 +242,8 @@ impl Module {
     /// where an ordinary user runs the hook: work that is left to finish.
     pub(crate) fn left_over(&self, directory: &str) -> usize {
         let beside = format!("{OURS}-{directory}");
-        let names = entries(&self.root).into_iter().filter(|name| name.starts_with(&beside));
+        let names = entries(&self.snapshots_directory()).into_iter();
+        let names = names.filter(|name| name.starts_with(&beside));
         fs::read_dir(self.private(directory)).map_or(0, Iterator::count) + names.count()
     }
 
