@@ -14,13 +14,13 @@ pub(crate) fn follows_links(module: &RsyncdModule, dirs: &PartialDirs) -> bool {
     !(munges_links(module) || excludes())
 }
 
-fn value<'a>(module: &'a RsyncdModule, parameter: &str) -> &'a [u8] {
+pub(crate) fn value<'a>(module: &'a RsyncdModule, parameter: &str) -> &'a [u8] {
     module.get(parameter).unwrap_or_default()
 }
 
 /// Whether nothing can take the rules of `filter` back: a rule `!` forgets all rules before it,
 /// those of other lists included, and a file of rules may hold one.
-fn keeps_filter(module: &RsyncdModule) -> bool {
+pub(crate) fn keeps_filter(module: &RsyncdModule) -> bool {
     let clears = |parameter| {
         value(module, parameter).split(u8::is_ascii_whitespace).any(|word| word.contains(&b'!'))
     };
@@ -40,7 +40,7 @@ pub(crate) fn remedy(dirs: &PartialDirs) -> String {
 }
 
 /// Whether a rule of a filter can hold the name as it is.
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     !name.contains(|letter: char| letter.is_ascii_whitespace() || "*?[\\".contains(letter))
 }
 
