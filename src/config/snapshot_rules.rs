@@ -9,15 +9,14 @@
 //! * A filter that excludes `.snap/`. The slash at its end matters: for rsyncd that pattern covers
 //!   all that is below, at each level of the module, while `.snap` covers the name alone, so that
 //!   `--partial-dir=.snap/NAME` is let in.
-//! * Munged links, since no filter knows where a link leads.
+//! * `use chroot = no`, with which rsync munges links unless `munge symlinks` says otherwise, since
+//!   no filter knows where a link leads. With `use chroot = yes` [munged links](munges_links) are no
+//!   help.
 
 use crate::config::partial_dir_symlinks::{is_plain, keeps_filter, munges_links, value};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::arguments::snapshot_words::SNAPSHOT_DIRECTORY;
 use crate::tell::escape::escape;
-
-/// The line that makes rsync change links so that they lead nowhere.
-pub(crate) const MUNGED: &str = "munge symlinks = yes";
 
 /// The rule that excludes the snapshots.
 pub(crate) const RULE: &str = "- .snap/";
@@ -31,7 +30,7 @@ pub(crate) struct SnapshotRules {
     /// A filter excludes `.snap/` for sure.
     pub(crate) are_excluded: bool,
     /// Symbolic links of clients lead nowhere.
-    pub(crate) are_links_munged: bool,
+    pub(crate) are_links_harmless: bool,
 }
 
 impl SnapshotRules {
@@ -39,7 +38,7 @@ impl SnapshotRules {
     pub(crate) fn of(module: &RsyncdModule) -> Self {
         SnapshotRules {
             are_excluded: keeps_filter(module) && excludes_snapshots(module),
-            are_links_munged: munges_links(module),
+            are_links_harmless: munges_links(module),
         }
     }
 }
@@ -102,6 +101,7 @@ fn admits_no_snapshots(pattern: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::partial_dir_symlinks::missing_for_munged_links;
     use crate::config::rsyncd_conf::RsyncdConf;
 
     fn module(parameters: &str) -> RsyncdModule {
@@ -157,16 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn links_are_munged_by_default_without_chroot_alone() {
-        for (parameters, expected) in [
-            ("", false),
-            ("use chroot = yes", false),
-            ("use chroot = no", true),
-            ("use chroot = no\nmunge symlinks = no", false),
-            (MUNGED, true),
+    fn links_are_harmless_where_rsync_munges_them_without_chroot() {
+        let (chroot, munged) = ("use chroot = no", "munge symlinks = yes");
+        for (parameters, missing) in [
+            ("", &[chroot][..]),
+            ("use chroot = yes", &[chroot]),
+            ("use chroot = yes\nmunge symlinks = yes", &[chroot]),
+            ("munge symlinks = no", &[chroot, munged]),
+            ("use chroot = no", &[]),
+            ("use chroot = no\nmunge symlinks = yes", &[]),
+            ("use chroot = no\nmunge symlinks = no", &[munged]),
+            ("use chroot = no\nmunge symlinks = maybe", &[munged]),
         ] {
-            let rules = SnapshotRules::of(&module(parameters));
-            assert_eq!(rules.are_links_munged, expected, "{parameters}");
+            let module = module(parameters);
+            assert_eq!(missing_for_munged_links(&module), missing, "{parameters}");
+            let rules = SnapshotRules::of(&module);
+            assert_eq!(rules.are_links_harmless, missing.is_empty(), "{parameters}");
         }
     }
 

@@ -75,8 +75,9 @@ fn parameters(facts: &ModuleFacts, is_restore: bool) -> Vec<(&'static str, Vec<u
         ("path", path),
         ("read only", yes_or_no(is_restore)),
         ("list", yes_or_no(false)),
-        // Only root may change its root directory, and store the owners that clients send.
-        ("use chroot", yes_or_no(facts.is_root)),
+        // Only root may change its root directory, and store the owners that clients send. On
+        // CephFS a link of a client could then lead to snapshots.
+        ("use chroot", yes_or_no(facts.is_root && (is_restore || !facts.is_on_ceph))),
     ];
     if facts.is_root {
         parameters.extend([("uid", b"root".to_vec()), ("gid", b"root".to_vec())]);
@@ -96,9 +97,6 @@ fn parameters(facts: &ModuleFacts, is_restore: bool) -> Vec<(&'static str, Vec<u
             ("refuse options", b"inplace append* write-devices".to_vec()),
             ("filter", filter(facts.is_on_ceph)),
         ]),
-    }
-    if facts.is_on_ceph && !is_restore {
-        parameters.push(("munge symlinks", yes_or_no(true)));
     }
     parameters.push(("pre-xfer exec", [facts.hook.as_slice(), b" pre-xfer"].concat()));
     parameters.push(("post-xfer exec", facts.hook.clone()));
@@ -190,8 +188,8 @@ mod tests {
             ("plain", with(|_| ()), "hosts allow", None),
             ("plain", with(|_| ()), "uid", Some("root")),
             ("plain", with(|_| ()), "pre-xfer exec", Some("/usr/bin/rsyncd-snapshot pre-xfer")),
-            ("plain", with(|_| ()), "munge symlinks", None),
-            ("CephFS", with(|it| it.is_on_ceph = true), "munge symlinks", Some("yes")),
+            ("plain", with(|_| ()), "use chroot", Some("yes")),
+            ("CephFS", with(|it| it.is_on_ceph = true), "use chroot", Some("no")),
             (
                 "CephFS",
                 with(|it| it.is_on_ceph = true),

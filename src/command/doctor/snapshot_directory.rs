@@ -13,9 +13,10 @@ use crate::command::finding::{Finding, Severity};
 use crate::command::finding_id::FindingId;
 use crate::command::writers::Writers;
 use crate::config::hook_policy::PRE_XFER;
+use crate::config::partial_dir_symlinks::missing_for_munged_links;
 use crate::config::refused_push::offers_only_reading;
 use crate::config::rsyncd_module::RsyncdModule;
-use crate::config::snapshot_rules::{MUNGED, SnapshotRules, filter_line, may_clear_rules};
+use crate::config::snapshot_rules::{SnapshotRules, filter_line, may_clear_rules};
 use crate::decide::file_system::FileSystemType;
 use crate::module::target::Target;
 use crate::system::mounts::Mounts;
@@ -35,7 +36,7 @@ fn way_to_snapshots(rules: SnapshotRules, right: SnapshotRight) -> WayToSnapshot
     match (right, rules) {
         (SnapshotRight::Lacking, _) => WayToSnapshots::Closed,
         (_, SnapshotRules { are_excluded: false, .. }) => WayToSnapshots::ByName,
-        (_, SnapshotRules { are_links_munged: false, .. }) => WayToSnapshots::ByLink,
+        (_, SnapshotRules { are_links_harmless: false, .. }) => WayToSnapshots::ByLink,
         _ => WayToSnapshots::Closed,
     }
 }
@@ -97,11 +98,11 @@ fn message(module: &RsyncdModule, rules: SnapshotRules, way: WayToSnapshots) -> 
     let (parameter, how) = match way {
         WayToSnapshots::Closed => return None,
         WayToSnapshots::ByName => ("filter", ""),
-        WayToSnapshots::ByLink => ("munge symlinks", " by a symbolic link that they send"),
+        WayToSnapshots::ByLink => ("use chroot", " by a symbolic link that they send"),
     };
     let filter = (!rules.are_excluded).then(|| format!("`{}`", filter_line(module)));
-    let munged = (!rules.are_links_munged).then(|| format!("`{MUNGED}`"));
-    let lines: Vec<String> = filter.into_iter().chain(munged).collect();
+    let of_links = missing_for_munged_links(module).into_iter().map(|line| format!("`{line}`"));
+    let lines: Vec<String> = filter.into_iter().chain(of_links).collect();
     let clears = match !rules.are_excluded && may_clear_rules(module) {
         true => {
             ", take out `!`, `include from` and `exclude from`, which could take that rule back"
@@ -124,13 +125,13 @@ mod tests {
     #[test]
     fn rules_or_the_lack_of_the_right_close_the_way() {
         use WayToSnapshots::{ByLink, ByName, Closed};
-        for (are_excluded, are_links_munged, otherwise) in [
+        for (are_excluded, are_links_harmless, otherwise) in [
             (false, false, ByName),
             (false, true, ByName),
             (true, false, ByLink),
             (true, true, Closed),
         ] {
-            let rules = SnapshotRules { are_excluded, are_links_munged };
+            let rules = SnapshotRules { are_excluded, are_links_harmless };
             for right in [SnapshotRight::Held, SnapshotRight::Unknown] {
                 assert_eq!(way_to_snapshots(rules, right), otherwise, "{rules:?}");
             }
