@@ -121,6 +121,8 @@ pub(crate) fn check_module(
     if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {
         findings.extend(rsyncd.doctor.of_places(module, target, is_registered));
         let hooks = rsyncd.doctor.hooks(module);
+        let doctor = &rsyncd.doctor;
+        findings.extend(doctor.snapshot_directory_findings(&rsyncd.writers, module, target));
         findings.extend(config_findings::of_module(&rsyncd.writers, module, &hooks.pre, target));
     }
     without_repetition(findings)

@@ -159,7 +159,7 @@ fn refused_partial_dirs(module: &RsyncdModule, target: &Target) -> Option<Findin
             "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes \
              are turned away, since a symbolic link that a client sends could lead them to files \
              that snapshots share; `{}` in rsyncd.conf lets them in",
-            remedy(dirs)
+            remedy(dirs).join("` and `")
         );
         Finding::new(FindingId::PartialDirs, Severity::Ok, message)
     })

@@ -57,6 +57,7 @@ ids! {
     PartialDirs,
     WritesSnapshots,
     SharesFiles,
+    SnapshotDirectory,
     Timeout,
     Daemon,
     // The module's directory.

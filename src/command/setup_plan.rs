@@ -21,6 +21,7 @@ use crate::command::setup_conf::{PlannedConf, SetupConf};
 use crate::command::setup_options::SetupOptions;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::settings::Settings;
+use crate::decide::file_system::FileSystemType;
 use crate::decide::module_section::{LATEST, ModuleFacts, ModuleSection, sections};
 use crate::decide::name::SnapshotName;
 use crate::decide::setup_edits::with_secret;
@@ -34,6 +35,7 @@ use crate::run::setup::{SetupChange, SetupStep};
 use crate::store::configuration_file as file;
 use crate::store::layout::is_private;
 use crate::store::root_checks;
+use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 
@@ -96,6 +98,7 @@ pub(crate) fn plan(
         hosts: options.hosts.iter().map(|host| host.as_bytes().to_vec()).collect(),
         has_restore: options.restore,
         is_root: geteuid().is_root(),
+        is_on_ceph: is_on_ceph(&resolved(&root)),
         hook: Doctor::new(&context.settings, &empty, prober).this_command().into_bytes(),
     });
     let planned = conf.plan(&sections)?;
@@ -183,6 +186,10 @@ fn resolved(path: &Path) -> PathBuf {
         (Some(real), Some(rest)) => real.join(rest).components().collect(),
         _ => path.to_path_buf(),
     }
+}
+
+fn is_on_ceph(path: &Path) -> bool {
+    Mounts::read().is_some_and(|mounts| mounts.kind_of(path).is_some_and(FileSystemType::is_ceph))
 }
 
 /// Refuses what `check` would call critical about the modules as they would be.

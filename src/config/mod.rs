@@ -21,4 +21,5 @@ pub(crate) mod rsyncd_module;
 pub(crate) mod rsyncd_parameters;
 mod rsyncd_syntax;
 pub(crate) mod settings;
+pub(crate) mod snapshot_rules;
 pub(crate) mod time_zone;

@@ -3,10 +3,13 @@
 //! In one push a client can send a link `.rsync-partial -> docs` and use that partial directory:
 //! rsync 3.2.7 and 3.5.0 follow it and write into files of `docs`, which snapshots share. pre-xfer
 //! sees only links that were there before the push. Two settings of rsyncd prevent it: munged
-//! links, or a filter of the module that admits directories of these names and nothing else.
+//! links without chroot, or a filter of the module that admits directories of these names and nothing else.
 
 use crate::config::rsyncd_module::{RsyncdModule, read_bool};
 use crate::decide::partial_dirs::PartialDirs;
+
+const NO_CHROOT: &str = "use chroot = no";
+const MUNGED: &str = "munge symlinks = yes";
 
 /// Whether rsyncd would follow a client's link in the place of one of these partial directories.
 pub(crate) fn follows_links(module: &RsyncdModule, dirs: &PartialDirs) -> bool {
@@ -14,13 +17,13 @@ pub(crate) fn follows_links(module: &RsyncdModule, dirs: &PartialDirs) -> bool {
     !(munges_links(module) || excludes())
 }
 
-fn value<'a>(module: &'a RsyncdModule, parameter: &str) -> &'a [u8] {
+pub(crate) fn value<'a>(module: &'a RsyncdModule, parameter: &str) -> &'a [u8] {
     module.get(parameter).unwrap_or_default()
 }
 
 /// Whether nothing can take the rules of `filter` back: a rule `!` forgets all rules before it,
 /// those of other lists included, and a file of rules may hold one.
-fn keeps_filter(module: &RsyncdModule) -> bool {
+pub(crate) fn keeps_filter(module: &RsyncdModule) -> bool {
     let clears = |parameter| {
         value(module, parameter).split(u8::is_ascii_whitespace).any(|word| word.contains(&b'!'))
     };
@@ -29,29 +32,37 @@ fn keeps_filter(module: &RsyncdModule) -> bool {
         && !["include from", "exclude from"].into_iter().any(reads_file)
 }
 
-/// The line for `rsyncd.conf` that excludes such links.
-pub(crate) fn remedy(dirs: &PartialDirs) -> String {
+/// The lines for `rsyncd.conf` that exclude such links.
+pub(crate) fn remedy(dirs: &PartialDirs) -> Vec<String> {
     let names = dirs.components();
     if !names.iter().all(|name| is_plain(name)) {
-        return "munge symlinks = yes".to_string();
+        return [NO_CHROOT, MUNGED].map(str::to_string).into();
     }
     let rules: Vec<String> = names.iter().map(|name| format!("+ {name}/ - {name}")).collect();
-    format!("filter = {}", rules.join(" "))
+    vec![format!("filter = {}", rules.join(" "))]
 }
 
 /// Whether a rule of a filter can hold the name as it is.
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     !name.contains(|letter: char| letter.is_ascii_whitespace() || "*?[\\".contains(letter))
 }
 
-/// Whether rsyncd makes each link that a client sends one that leads nowhere. By default it does so
-/// only where it does not change its root directory. Where `use chroot` is not given, it depends on
+/// Whether rsyncd makes each link that a client sends one that leads nowhere. It does so by default
+/// where it does not change its root directory. Where it changes it, munged links are no help: they
+/// lead below `/rsyncd-munged`, which is then a directory of the module, and the client can make it
+/// in the same push, even where a filter excludes it. Where `use chroot` is not given, it depends on
 /// the daemon's rights, so that does not count.
 pub(crate) fn munges_links(module: &RsyncdModule) -> bool {
-    match module.get("munge symlinks").and_then(read_bool) {
-        Some(munges) => munges,
-        None => module.get("use chroot").and_then(read_bool) == Some(false),
-    }
+    missing_for_munged_links(module).is_empty()
+}
+
+/// The lines that `munges_links` lacks.
+pub(crate) fn missing_for_munged_links(module: &RsyncdModule) -> Vec<&'static str> {
+    let is_set = |parameter, wanted| module.get(parameter).and_then(read_bool) == Some(wanted);
+    let has_no_chroot = is_set("use chroot", false);
+    let munges = module.get("munge symlinks").is_none() || is_set("munge symlinks", true);
+    let chroot = (!has_no_chroot).then_some(NO_CHROOT);
+    chroot.into_iter().chain((!munges).then_some(MUNGED)).collect()
 }
 
 /// Whether each name's two rules come first: `+ NAME/`, then `- NAME`. rsync reads `filter` before
@@ -96,8 +107,10 @@ mod tests {
             ("use chroot = yes", true),
             ("use chroot = no", false),
             ("use chroot = no\nmunge symlinks = no", true),
-            ("munge symlinks = yes", false),
-            ("munge symlinks = maybe", true),
+            ("use chroot = no\nmunge symlinks = yes", false),
+            ("munge symlinks = yes", true),
+            ("use chroot = yes\nmunge symlinks = yes", true),
+            ("use chroot = no\nmunge symlinks = maybe", true),
         ] {
             assert_eq!(follows(parameters, &[]), expected, "{parameters}");
         }
@@ -135,11 +148,12 @@ mod tests {
     fn the_line_to_add_is_one_that_is_understood() {
         for names in [&["a/parts", "parts"][..], &["a b"], &["[a]"], &[]] {
             let listed: Vec<String> = names.iter().map(ToString::to_string).collect();
-            assert!(!follows(&remedy(&PartialDirs::listed(&listed)), names), "{names:?}");
+            let lines = remedy(&PartialDirs::listed(&listed)).join("\n");
+            assert!(!follows(&lines, names), "{names:?}");
         }
         assert_eq!(
             remedy(&PartialDirs::default()),
-            "filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~"
+            ["filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~"]
         );
     }
 }

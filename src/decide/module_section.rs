@@ -20,6 +20,8 @@ pub(crate) struct ModuleFacts {
     pub(crate) has_restore: bool,
     /// Whether the daemon is root.
     pub(crate) is_root: bool,
+    /// Whether its directory lies on CephFS.
+    pub(crate) is_on_ceph: bool,
     /// This program and its options, as a hook.
     pub(crate) hook: Vec<u8>,
 }
@@ -73,8 +75,9 @@ fn parameters(facts: &ModuleFacts, is_restore: bool) -> Vec<(&'static str, Vec<u
         ("path", path),
         ("read only", yes_or_no(is_restore)),
         ("list", yes_or_no(false)),
-        // Only root may change its root directory, and store the owners that clients send.
-        ("use chroot", yes_or_no(facts.is_root)),
+        // Only root may change its root directory, and store the owners that clients send. On
+        // CephFS a link of a client could then lead to snapshots.
+        ("use chroot", yes_or_no(facts.is_root && (is_restore || !facts.is_on_ceph))),
     ];
     if facts.is_root {
         parameters.extend([("uid", b"root".to_vec()), ("gid", b"root".to_vec())]);
@@ -92,12 +95,19 @@ fn parameters(facts: &ModuleFacts, is_restore: bool) -> Vec<(&'static str, Vec<u
         true => parameters.push(("exclude", b"/.rsyncd-snapshot".to_vec())),
         false => parameters.extend([
             ("refuse options", b"inplace append* write-devices".to_vec()),
-            ("filter", b"+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~".to_vec()),
+            ("filter", filter(facts.is_on_ceph)),
         ]),
     }
     parameters.push(("pre-xfer exec", [facts.hook.as_slice(), b" pre-xfer"].concat()));
     parameters.push(("post-xfer exec", facts.hook.clone()));
     parameters
+}
+
+/// Clients send no links in the place of partial directories, and on CephFS reach no snapshots.
+fn filter(is_on_ceph: bool) -> Vec<u8> {
+    let of_snapshots = if is_on_ceph { "- .snap/ " } else { "" };
+    let of_partial_dirs = "+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~";
+    [of_snapshots, of_partial_dirs].concat().into_bytes()
 }
 
 /// The sections as text.
@@ -178,6 +188,14 @@ mod tests {
             ("plain", with(|_| ()), "hosts allow", None),
             ("plain", with(|_| ()), "uid", Some("root")),
             ("plain", with(|_| ()), "pre-xfer exec", Some("/usr/bin/rsyncd-snapshot pre-xfer")),
+            ("plain", with(|_| ()), "use chroot", Some("yes")),
+            ("CephFS", with(|it| it.is_on_ceph = true), "use chroot", Some("no")),
+            (
+                "CephFS",
+                with(|it| it.is_on_ceph = true),
+                "filter",
+                Some("- .snap/ + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~"),
+            ),
             ("not root", with(|it| it.is_root = false), "uid", None),
             ("not root", with(|it| it.is_root = false), "use chroot", Some("no")),
             ("user", with(|it| it.user = Some(b"ann".to_vec())), "auth users", Some("ann")),

@@ -27,6 +27,7 @@ mod programs;
 mod restore_modules;
 pub(crate) mod roots;
 mod server;
+mod snapshot_directory;
 mod startup;
 pub(crate) mod units;
 mod values;

@@ -13,7 +13,8 @@
 //!
 //! The prober changes no file, with one exception: on a file system that may lack hard links, and
 //! where no run has tried yet, it makes a directory in the place of the snapshots, makes a link in
-//! it, and removes both at once.
+//! it, and removes both at once. On CephFS it asks for a snapshot of a name that no snapshot can
+//! have.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -48,6 +49,9 @@ pub(super) enum Question {
     Use { path: String, uid: u32, gids: Vec<u32>, how: PathUse },
     /// Whether the file system of the directory has hard links.
     Links { path: String },
+    /// Whether a user with these groups may make snapshots of a directory on CephFS. `daemon`: the
+    /// process whose mounts count, if there is one.
+    Snapshots { daemon: Option<u32>, path: String, uid: u32, gids: Vec<u32> },
     /// The mounts that a process sees, as the kernel lists them.
     Mounts { pid: u32 },
     /// The directory that a process works in.
@@ -109,6 +113,14 @@ pub(crate) enum WriteTrial {
     Unknown,
 }
 
+/// Whether the Ceph user of a mount may make and delete snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SnapshotRight {
+    Held,
+    Lacking,
+    Unknown,
+}
+
 /// The prober, as its parent sees it.
 pub(crate) struct Prober {
     process: Child,
@@ -159,6 +171,23 @@ impl Prober {
             Answer::Yes => Some(true),
             Answer::No => Some(false),
             _ => None,
+        }
+    }
+
+    /// Whether a user with these groups may make snapshots of a directory on CephFS, as the process
+    /// `daemon` sees it, if there is one.
+    pub(crate) fn snapshot_right(
+        &mut self,
+        daemon: Option<u32>,
+        path: &Path,
+        uid: u32,
+        gids: &[u32],
+    ) -> SnapshotRight {
+        let path = escape_path(path);
+        match self.ask(&Question::Snapshots { daemon, path, uid, gids: gids.to_vec() }) {
+            Answer::Yes => SnapshotRight::Held,
+            Answer::No => SnapshotRight::Lacking,
+            _ => SnapshotRight::Unknown,
         }
     }
 

@@ -21,6 +21,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::command::doctor::prober::{
     Answer, NO_HOOKS, PathUse, Question, RunByUser, path_of, started,
 };
+use crate::decide::arguments::snapshot_words::SNAPSHOT_DIRECTORY;
 use crate::store::dir::Dir;
 use crate::store::link_trial::{self, LinkTrial};
 use crate::system::process_io;
@@ -31,6 +32,9 @@ const MAX_OUTPUT: u64 = 16 << 20;
 
 /// The name of the directory in which links are tried.
 const TRIAL: &str = ".rsyncd-snapshot-trial";
+
+/// No snapshot of CephFS can have a name that begins so.
+const SNAPSHOT_TRIAL: &str = "_rsyncd-snapshot-trial";
 
 /// What the prober needs: another user's identity, and to enter every directory.
 const KEPT: CapabilitySet = CapabilitySet::SETUID
@@ -80,6 +84,8 @@ fn tried(question: &Question) -> Answer {
         Question::Links { path } => {
             path_of(path).map_or(Answer::Unknown, |path| try_to_link(&path))
         }
+        Question::Snapshots { daemon, path, uid, gids } => path_of(path)
+            .map_or(Answer::Unknown, |path| try_to_snapshot(*daemon, &path, *uid, gids)),
         Question::Mounts { pid } => match std::fs::read(format!("/proc/{pid}/mountinfo")) {
             Ok(text) => Answer::Text(escape(&text)),
             Err(_) => Answer::Unknown,
@@ -211,6 +217,29 @@ fn as_user(uid: u32, gids: &[u32], attempt: impl FnOnce() -> nix::Result<()>) ->
         std::process::exit(1);
     }
     answer
+}
+
+/// CephFS refuses the name in any case, but looks at the right first: without it the error is
+/// EACCES. The directory's own mode gives that error, too, so only a user that may write into the
+/// directory can tell.
+fn try_to_snapshot(daemon: Option<u32>, path: &Path, uid: u32, gids: &[u32]) -> Answer {
+    let seen = daemon.zip(path.strip_prefix("/").ok());
+    let seen = seen.map(|(pid, below)| Path::new(&format!("/proc/{pid}/root")).join(below));
+    let path = seen.filter(|seen| seen.is_dir()).unwrap_or(path.to_path_buf());
+    if !matches!(try_to_write(&path, uid, gids), Answer::Yes) {
+        return Answer::Unknown;
+    }
+    let snapshot = path.join(SNAPSHOT_DIRECTORY).join(SNAPSHOT_TRIAL);
+    match as_user(uid, gids, || nix::unistd::mkdir(&snapshot, Mode::S_IRWXU)) {
+        Answer::Refused(libc::EACCES) => Answer::No,
+        Answer::Refused(libc::EINVAL | libc::EMLINK) => Answer::Yes,
+        Answer::Yes => {
+            let _ = std::fs::remove_dir(&snapshot);
+            Answer::Yes
+        }
+        // Such as EPERM, where the file system lets no client make snapshots, but delete them.
+        _ => Answer::Unknown,
+    }
 }
 
 fn try_to_link(parent: &Path) -> Answer {
