@@ -110,7 +110,8 @@ mod tests {
             ("use chroot = no\nmunge symlinks = yes", false),
             ("munge symlinks = yes", true),
             ("use chroot = yes\nmunge symlinks = yes", true),
-            ("use chroot = no\nmunge symlinks = maybe", true),
+            // rsync ignores a value that is neither yes nor no.
+            ("use chroot = no\nmunge symlinks = maybe", false),
         ] {
             assert_eq!(follows(parameters, &[]), expected, "{parameters}");
         }

@@ -167,7 +167,6 @@ mod tests {
             ("use chroot = no", &[]),
             ("use chroot = no\nmunge symlinks = yes", &[]),
             ("use chroot = no\nmunge symlinks = no", &[munged]),
-            ("use chroot = no\nmunge symlinks = maybe", &[munged]),
         ] {
             let module = module(parameters);
             assert_eq!(missing_for_munged_links(&module), missing, "{parameters}");

@@ -228,7 +228,8 @@ fn the_cluster_keeps_snapshots_through_crashes() {
 fn without_protection_each_attack_reaches_snapshots() {
     slow!();
     let Some(cluster) = needs() else { return };
-    let cases: [(&str, fn(Attack) -> bool); 4] = [
+    type Works = fn(Attack) -> bool;
+    let cases: [(&str, Works); 4] = [
         ("use chroot = yes", |_| true),
         ("use chroot = no", |attack| !attack.needs_links()),
         ("use chroot = yes\n    filter = - .snap/", Attack::needs_links),

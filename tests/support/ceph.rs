@@ -8,11 +8,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use super::daemon::free_port;
@@ -49,6 +48,8 @@ pub(crate) struct Cluster {
     root: Client,
     /// How many directories and clients tests have been given.
     count: AtomicU32,
+    /// The script that has started it.
+    _supervisor: Child,
     /// Its end, which comes with that of this process, stops the cluster.
     _lifeline: ChildStdin,
 }
@@ -92,7 +93,13 @@ impl Cluster {
             return None;
         }
         let root = Client { name: "admin".to_string(), mount_point: directory.join("mount.admin") };
-        let cluster = Cluster { directory, root, count: AtomicU32::new(0), _lifeline: lifeline };
+        let cluster = Cluster {
+            directory,
+            root,
+            count: AtomicU32::new(0),
+            _supervisor: supervisor,
+            _lifeline: lifeline,
+        };
         cluster.mount(&cluster.root, &[]);
         Some(cluster)
     }
@@ -171,7 +178,7 @@ impl Cluster {
         Run::of(tool("umount").arg("--lazy").arg(&client.mount_point)).exits(&[0]);
         let sessions = self.ceph(&["tell", "mds.a", "session", "ls", "--format=json"]);
         for session in sessions.exits(&[0]).json().as_array().expect("sessions") {
-            if session["client_metadata"]["entity_id"] == Value::from(client.name.as_str()) {
+            if session["client_metadata"]["entity_id"] == client.name.as_str() {
                 let id = format!("id={}", session["id"]);
                 self.ceph(&["tell", "mds.a", "session", "evict", &id]).exits(&[0]);
             }
