@@ -199,6 +199,7 @@ fn the_host_sees_a_containers_push_run_and_die() {
     assert!(!module.run(&["check", "data"]).stdout().contains("cannot be seen"));
     let _pinned = container.kill();
     assert!(!push.wait().expect("its end").success());
+    wait_until("the push counts as ended", || module.run(&["check", "data"]).code() == Some(1));
     module.run(&["check", "data"]).exits(&[1]).says("snapshot data --due");
     module.run(&["snapshot", "--all", "--due"]).exits(&[4]);
     assert_eq!(ledger(&module), [""; 0]);

@@ -107,7 +107,7 @@ fn only_pushes_wait_for_a_running_snapshot() {
     if !have(&["strace"]) {
         return;
     }
-    let first = slow_snapshots(&module);
+    let first = slow_snapshots(&module, 4);
     let daemon = Daemon::start(&module, &first);
     daemon.push(&source, "data", &[]).exits(&[0]);
     wait_until("the tree is being read", || module.left_over("staging") > 0);
@@ -138,7 +138,7 @@ fn a_push_that_has_waited_long_enough_is_told_when_to_come_back() {
         return;
     }
     module.write_policy("[defaults]\npush_wait = \"1s\"\n");
-    let daemon = Daemon::start(&module, &slow_snapshots(&module));
+    let daemon = Daemon::start(&module, &slow_snapshots(&module, 4));
     daemon.push(&source, "data", &[]).exits(&[0]);
     wait_until("the tree is being read", || module.left_over("staging") > 0);
 
@@ -152,17 +152,18 @@ fn a_push_that_has_waited_long_enough_is_told_when_to_come_back() {
 }
 
 /// A section whose post-xfer takes seconds over its links.
-fn slow_snapshots(module: &Module) -> String {
-    let slow = format!("strace -f -qq -o /dev/null -e {} '", slow_making());
+fn slow_snapshots(module: &Module, seconds: usize) -> String {
+    let slow = format!("strace -f -qq -o /dev/null -e {} '", slow_making(seconds));
     Daemon::pair_section(module, "data", &module.latest, "")
         .replace("post-xfer exec = '", &format!("post-xfer exec = {slow}"))
 }
 
-/// An option of strace with which the gate of a first push stays closed for seconds while its
-/// snapshot is made, and a tree is in staging then.
-fn slow_making() -> String {
+/// An option of strace with which the gate of a first push stays closed for about so many `seconds`
+/// while its snapshot is made, and a tree is in staging then.
+fn slow_making(seconds: usize) -> String {
     if !are_subvolumes() {
-        return "inject=linkat:delay_enter=700000".to_string();
+        // It makes six links, in up to two threads.
+        return format!("inject=linkat:delay_enter={}", seconds * 175_000);
     }
     // One call makes the snapshot. How many calls of that kind come before it?
     let module = Module::new();
@@ -170,7 +171,7 @@ fn slow_making() -> String {
     let connection = std::process::id().to_string();
     Run::of(module.gate_through(&[""; 0]).env("RSYNC_PID", connection)).exits(&[0]);
     let call = snapshot_call(&module);
-    format!("inject=ioctl:delay_exit=4000000:when={call}")
+    format!("inject=ioctl:delay_exit={seconds}000000:when={call}")
 }
 
 #[test]
@@ -930,7 +931,8 @@ fn the_gate_waits_no_longer_than_the_client_or_the_module_allows() {
     if !have(&["strace"]) {
         return;
     }
-    let section = slow_snapshots(&module);
+    // Two clients are turned away in this time.
+    let section = slow_snapshots(&module, 10);
     let daemon = Daemon::start(&module, &section);
     daemon.push(&source, "data", &[]).exits(&[0]);
     wait_until("the tree is being read", || module.left_over("staging") > 0);
@@ -955,7 +957,7 @@ fn a_client_that_hangs_up_at_the_gate_is_not_waited_for() {
     if !have(&["strace"]) {
         return;
     }
-    let daemon = Daemon::start(&module, &slow_snapshots(&module));
+    let daemon = Daemon::start(&module, &slow_snapshots(&module, 4));
     daemon.push(&source, "data", &[]).exits(&[0]);
     wait_until("the tree is being read", || module.left_over("staging") > 0);
     let waiting = start_waiting(&daemon, &source);
