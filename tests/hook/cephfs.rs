@@ -91,7 +91,7 @@ fn push(module: &Module, daemon: &Daemon, source: &Path) -> (String, Fingerprint
     let is_new = |name: &String| !before.contains(name);
     wait_until("its snapshot", || module.snapshots().iter().any(is_new));
     let name = module.snapshots().into_iter().find(is_new).expect("a snapshot");
-    assert_is_module(&module, &name);
+    assert_is_module(module, &name);
     let taken = content_of(&module.snapshot(&name));
     (name, taken)
 }
