@@ -22,6 +22,7 @@ use crate::command::finding::Severity;
 use crate::command::release::{self, Released};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
+use crate::command::snapshot_limit;
 use crate::config::environment::HookConnection;
 use crate::config::hook_policy::{HookArguments, HookPurpose};
 use crate::config::settings::Settings;
@@ -143,6 +144,12 @@ fn dispatch(
     umask: Mode,
     prober: Option<Prober>,
 ) -> Result<u8, Error> {
+    if matches!(
+        command,
+        Some(Command::Check { .. } | Command::Plan { .. } | Command::Status { .. })
+    ) {
+        snapshot_limit::ask_cluster();
+    }
     if context.write_scope == WriteScope::Nothing {
         confine::to([], context.write_scope);
     }

@@ -68,6 +68,10 @@ pub(crate) fn restore_name(name: &[u8]) -> Vec<u8> {
 fn parameters(facts: &ModuleFacts, is_restore: bool) -> Vec<(&'static str, Vec<u8>)> {
     let yes_or_no = |is_so: bool| if is_so { b"yes".to_vec() } else { b"no".to_vec() };
     let path = match is_restore {
+        // CephFS keeps the snapshots in the module.
+        true if facts.is_on_ceph => {
+            [facts.root.as_slice(), b"/", LATEST.as_bytes(), b"/.snap"].concat()
+        }
         true => facts.root.clone(),
         false => [facts.root.as_slice(), b"/", LATEST.as_bytes()].concat(),
     };

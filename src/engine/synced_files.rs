@@ -21,6 +21,8 @@ use crate::tell::error::{Error, Result};
 #[derive(Debug, Default)]
 pub(crate) struct SyncedFiles {
     synced: AtomicU64,
+    /// Files that this process may not open, as an ordinary user.
+    denied: AtomicU64,
     first_error: Mutex<Option<Error>>,
 }
 
@@ -35,13 +37,14 @@ impl SyncedFiles {
         self.note(fsync(directory), live, None);
     }
 
-    /// How many files and directories were synced.
+    /// How many files and directories were synced, and how many this process may not open: these
+    /// are left to the client, which writes them within seconds.
     ///
     /// # Errors
     /// The first error: then not all that is new is durable.
-    pub(crate) fn finish(self) -> Result<u64> {
+    pub(crate) fn finish(self) -> Result<(u64, u64)> {
         let error = self.first_error.into_inner().unwrap_or_else(PoisonError::into_inner);
-        error.map_or(Ok(self.synced.into_inner()), Err)
+        error.map_or(Ok((self.synced.into_inner(), self.denied.into_inner())), Err)
     }
 
     fn note(&self, synced: SysResult<()>, live: &Descent, name: Option<&CStr>) {
@@ -51,6 +54,9 @@ impl SyncedFiles {
             }
             // It has gone, and with it what was to be synced.
             Err(Errno::ENOENT | Errno::ESTALE) => {}
+            Err(Errno::EACCES | Errno::EPERM) => {
+                self.denied.fetch_add(1, Ordering::Relaxed);
+            }
             Err(cause) => {
                 let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert_with(|| live.error("sync", name, cause));

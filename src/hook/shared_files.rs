@@ -32,7 +32,7 @@ use crate::store::dir::{OwnedDir, names_in};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::registration::Registration;
 use crate::store::retire;
-use crate::store::root::SnapshotRoot;
+use crate::store::root::{SnapshotRoot, module_of_snapshots};
 use crate::store::shelf::{OpenShelf, Shelf};
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -203,6 +203,10 @@ fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     for module in settings.rsyncd().into_iter().flat_map(|conf| &conf.modules) {
         let Ok(path) = module.path() else { continue };
+        // A restore module that shows CephFS snapshots has no snapshots of its own.
+        if module_of_snapshots(&path).is_some() {
+            continue;
+        }
         // The path may be on a server that does not answer, and the client would wait for it. Such
         // a root can be skipped: files on another server are not those of this module.
         if mounts.may_wait_for(&path, &target.module_path) {

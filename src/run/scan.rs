@@ -32,6 +32,7 @@ use crate::store::snapshots::ListedSnapshot;
 use crate::system::btrfs::Subvolume;
 use crate::system::identity::Twins;
 use crate::system::syscalls::open_directory;
+use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 
 /// A comparison, and the index that it used, if any.
@@ -75,7 +76,7 @@ impl SnapshotAttempt<'_> {
                 ..CompareContext::default()
             };
             let comparison = self.session.root.method().compare(live, None, context)?;
-            log_synced(new_files)?;
+            tell_synced(new_files, report)?;
             let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, cache, unfinished });
         };
@@ -115,7 +116,7 @@ impl SnapshotAttempt<'_> {
             trusts_clock = false;
             comparison = compare(None, trusts_clock)?;
         }
-        log_synced(new_files)?;
+        tell_synced(new_files, report)?;
         let is_full = is_index_check || index.is_none() && !trusts_clock;
         self.is_full.set(self.is_full.get() || is_full);
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
@@ -169,10 +170,16 @@ impl SnapshotAttempt<'_> {
 
 /// # Errors
 /// If something that is new could not be synced.
-fn log_synced(new_files: Option<SyncedFiles>) -> Result<()> {
-    if let Some(files) = new_files {
-        let synced = files.finish()?;
-        log::debug!("{synced} files and directories that are new were synced");
+fn tell_synced(new_files: Option<SyncedFiles>, report: &mut Report) -> Result<()> {
+    let Some(files) = new_files else { return Ok(()) };
+    let (synced, denied) = files.finish()?;
+    log::debug!("{synced} files and directories that are new were synced");
+    if denied > 0 {
+        report.warn(format!(
+            "{} may not be opened by this user, so the content is on the disks of the cluster only once \
+             the client has written it, within seconds",
+            counted(usize::try_from(denied).unwrap_or(usize::MAX), "new file")
+        ));
     }
     Ok(())
 }

@@ -4,8 +4,6 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use crate::decide::file_system::FileSystemType;
 use crate::decide::name::SnapshotName;
 use crate::decide::policy::MethodChoice;
@@ -155,7 +153,17 @@ fn snapshots_of(
     module: Option<BorrowedFd>,
 ) -> Result<OwnedDir> {
     let path = module_path.join(SNAPSHOTS.to_string_lossy().as_ref());
-    let opened = module.ok_or(Errno::ENOENT).and_then(cephfs::open_snapshots);
+    let Some(module) = module else {
+        return Err(Error::Root {
+            path: escape_path(root_path),
+            problem: format!(
+                "its snapshots are in the module's directory, {}, which is not there",
+                escape_path(module_path)
+            ),
+            remedy: "mount the CephFS there, or move the directory back to its place".to_string(),
+        });
+    };
+    let opened = cephfs::open_snapshots(module);
     let directory = opened.map_err(|cause| Error::Root {
         path: escape_path(root_path),
         problem: format!(

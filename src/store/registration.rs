@@ -32,6 +32,9 @@ pub struct Registration {
     /// What snapshots are made by; none for hard links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<OtherMethod>,
+    /// The inode number of the module's directory, if its snapshots are in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    module_inode: Option<u64>,
 }
 
 /// A method that earlier versions did not have.
@@ -58,7 +61,18 @@ impl Registration {
             module: name.map(escape),
             path: escape_path(path),
             method: None,
+            module_inode: None,
         }
+    }
+
+    /// The same for a module whose directory has this inode number and holds the snapshots.
+    pub(crate) fn with_module_inode(self, module_inode: Option<u64>) -> Self {
+        Registration { module_inode, ..self }
+    }
+
+    /// Whether it lacks what `wanted` says of the module's directory.
+    pub(crate) fn lacks_inode_of(&self, wanted: &Registration) -> bool {
+        self.module_inode.is_none() && wanted.module_inode.is_some()
     }
 
     /// The same with snapshots that are made by `method`.
@@ -90,7 +104,9 @@ impl Registration {
     /// Why `other` may not use the root, and the remedy; none if it may.
     pub(crate) fn refuses(&self, other: &Registration, private: Dir) -> Option<(String, String)> {
         if self.admits(other) {
-            return None;
+            let is_other_directory =
+                self.module_inode.zip(other.module_inode).is_some_and(|(old, new)| old != new);
+            return is_other_directory.then(|| self.other_directory());
         }
         let file = escape_path(&private.path.join(REGISTRATION_FILE));
         let is_one_module = self.module.is_some() && self.module == other.module;
@@ -126,6 +142,19 @@ impl Registration {
                  was renamed, change `module` in {file}"
             ),
         ))
+    }
+
+    fn other_directory(&self) -> (String, String) {
+        (
+            format!(
+                "the directory {} is another one than its snapshots were made of, and they are in \
+                 that one",
+                self.path
+            ),
+            "move that directory back to its place; if it is gone for good, give the module a new \
+             `snapshot_root`"
+                .to_string(),
+        )
     }
 
     /// Reads the registration of a root; `None` if it has none.

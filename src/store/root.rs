@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::fsync;
 
 use crate::decide::file_system::{Expectation, FileSystemType};
@@ -249,6 +249,9 @@ impl SnapshotRoot {
     /// If reading the registration fails.
     pub fn snapshots_path(path: &Path) -> Result<PathBuf> {
         let registered = Self::registration(path)?;
+        if registered.is_none() {
+            check_knows(path)?;
+        }
         let ceph = registered.filter(|found| found.method() == SnapshotMethod::CephFs);
         let module = ceph.and_then(|found| unescape(&found.path));
         let in_module =
@@ -371,7 +374,11 @@ impl SnapshotRoot {
         // Several hooks may find a new root at once.
         let may_write = !matches!(access, RootAccess::Look | RootAccess::Prepare);
         let _guard = may_write.then(|| DirLock::on_directory(self.private())).transpose()?;
-        let wanted = Registration::new(name, &self.module_path).with_method(self.method);
+        let inode = self.module.as_ref().filter(|_| self.has_only_sealed());
+        let inode = inode.and_then(|module| Some(fstat(module).ok()?.st_ino));
+        let wanted = Registration::new(name, &self.module_path)
+            .with_method(self.method)
+            .with_module_inode(inode);
         let found = Registration::read(self.private())?;
         if let Some((problem, remedy)) =
             found.as_ref().and_then(|found| found.refuses(&wanted, self.private()))
@@ -381,7 +388,9 @@ impl SnapshotRoot {
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
         let gains_method = access == RootAccess::Register
-            && found.as_ref().is_some_and(|found| found.method() != self.method);
+            && found.as_ref().is_some_and(|found| {
+                found.method() != self.method || found.lacks_inode_of(&wanted)
+            });
         match (found, access) {
             // A run was killed, or power failed, while the root was being made: subdirectories may
             // be missing. All are empty, because files are written only after the registration.
@@ -443,4 +452,19 @@ fn snapshots_name() -> &'static OsStr {
 /// The directory whose CephFS snapshots are in the directory at `path`, by its name alone.
 pub(crate) fn module_of_snapshots(path: &Path) -> Option<&Path> {
     path.parent().filter(|_| path.file_name() == Some(snapshots_name()))
+}
+
+/// Makes sure that the snapshots of the root at `path` are in it, as far as this process knows.
+///
+/// # Errors
+/// If the root is on CephFS, and an ordinary user may not read where they are.
+fn check_knows(path: &Path) -> Result<()> {
+    let private_path = path.join(PRIVATE);
+    let denied = open_followed(&private_path).err();
+    match denied.filter(|cause| cause.raw_os_error() == Some(libc::EACCES)) {
+        Some(cause) if root_checks::kind_of(path).is_some_and(|kind| kind.is_ceph()) => {
+            Err(Error::io("find out where the snapshots are by", &private_path, cause))
+        }
+        _ => Ok(()),
+    }
 }

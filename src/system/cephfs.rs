@@ -31,6 +31,13 @@ pub(crate) const DEFAULT_MAX_SNAPSHOTS: usize = 100;
 /// of the machine that makes it.
 pub(crate) const OTHER_CLOCKS_NS: i64 = 600 * 1_000_000_000;
 
+/// Whether two inode numbers are of one file, in two trees of a module. The kernel's client shows
+/// one number in both; ceph-fuse puts the snapshot into the upper 16 bits.
+pub(crate) fn is_one_number(one: u64, other: u64) -> bool {
+    const NUMBER: u64 = (1 << 48) - 1;
+    one & NUMBER == other & NUMBER
+}
+
 /// When the snapshot whose directory this is was made, nanoseconds since 1970 by the clock of the
 /// metadata server; none for a directory that is no snapshot's own.
 pub(crate) fn snapshot_made_ns(directory: BorrowedFd) -> Option<i64> {
@@ -95,6 +102,11 @@ pub(crate) fn sync_file(directory: BorrowedFd, name: &CStr) -> SysResult<()> {
     let open = |flags| openat(directory, name, flags, Mode::empty());
     let opened = match open(flags) {
         Err(Errno::EPERM) => open(flags & !OFlag::O_NOATIME),
+        opened => opened,
+    };
+    // An ordinary user's own file may be one that can be written to only.
+    let opened = match opened {
+        Err(Errno::EACCES) => open(flags & !OFlag::O_NOATIME | OFlag::O_WRONLY),
         opened => opened,
     };
     let file = match opened {

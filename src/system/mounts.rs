@@ -121,6 +121,11 @@ impl Mounts {
         self.of(path).map(|mounted| &mounted.kind)
     }
 
+    /// Whether a CephFS is mounted.
+    pub(crate) fn has_ceph(&self) -> bool {
+        self.0.iter().any(|mounted| mounted.kind.is_ceph())
+    }
+
     /// The mount point that `path` lies below, if a server or a program serves the file system.
     pub(crate) fn served_mount_of(&self, path: &Path) -> Option<PathBuf> {
         self.of(path)

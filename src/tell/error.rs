@@ -408,8 +408,8 @@ fn hint(operation: &str, cause: &io::Error) -> &'static str {
         Some(libc::EDQUOT) => " (raise the quota; existing snapshots were not touched)",
         Some(libc::EMLINK) if operation == MAKE_CEPHFS_SNAPSHOT => {
             " (`mds_max_snaps_per_dir`, 100 by default; snapshots of directories above count, too, \
-             and retired ones: keep fewer by `keep` or a shorter `grace`, or raise it by `ceph \
-             config set mds mds_max_snaps_per_dir N`)"
+             and retired ones: raise it by `ceph config set mds mds_max_snaps_per_dir N`, or keep \
+             fewer by `keep` or a shorter `grace` and run `rotate --confirm`)"
         }
         Some(libc::EACCES)
             if operation == MAKE_CEPHFS_SNAPSHOT || operation == REMOVE_CEPHFS_SNAPSHOT =>

@@ -8,6 +8,7 @@ use crate::engine::compare::{CompareContext, Comparison, DirectoryToCompare, Pre
 use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
+use crate::system::cephfs::is_one_number as is_one_number_on_cephfs;
 use crate::system::identity::Twins;
 use crate::system::mounts::is_mount_point;
 use crate::system::syscalls::stat_entry;
@@ -19,6 +20,8 @@ pub(crate) struct EntryComparison<'a> {
     pub(crate) snapshot: BorrowedFd<'a>,
     pub(crate) comparison: &'a mut Comparison,
     pub(crate) pending: &'a mut PendingChildren<DirectoryToCompare>,
+    /// Whether the two directories are not one.
+    pub(crate) is_replaced: bool,
 }
 
 impl EntryComparison<'_> {
@@ -31,12 +34,15 @@ impl EntryComparison<'_> {
         match (live, snapshot) {
             (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
                 // It is looked up in the index once all names are known.
-                self.pending
-                    .push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
+                let below = self.below(PresentIn::Both);
+                self.pending.push(name, below);
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
                 let is_same = match self.knowledge.twins {
-                    Twins::OfCephFs => self.is_untouched(name),
+                    Twins::OfCephFs => {
+                        is_one_number_on_cephfs(live.inode, snapshot.inode)
+                            && self.is_untouched(name)
+                    }
                     Twins::Linked | Twins::OfSubvolumes => {
                         live == snapshot && self.is_untouched(name)
                     }
@@ -53,24 +59,22 @@ impl EntryComparison<'_> {
                 {
                     self.comparison.added += 1;
                     match live.is_directory {
-                        true => self.pending.push(
-                            name,
-                            DirectoryToCompare { side: PresentIn::Live, indexed: None },
-                        ),
+                        true => self.pending.push(name, self.below(PresentIn::Live)),
                         false => self.sync(name),
                     }
                 }
                 if let Some(snapshot) = snapshot {
                     self.comparison.removed += 1;
                     if snapshot.is_directory {
-                        self.pending.push(
-                            name,
-                            DirectoryToCompare { side: PresentIn::Snapshot, indexed: None },
-                        );
+                        self.pending.push(name, self.below(PresentIn::Snapshot));
                     }
                 }
             }
         }
+    }
+
+    fn below(&self, side: PresentIn) -> DirectoryToCompare {
+        DirectoryToCompare { side, indexed: None, is_replaced: self.is_replaced }
     }
 
     fn sync(&self, name: &CStr) {
@@ -94,7 +98,7 @@ impl EntryComparison<'_> {
             return false;
         }
         stat_entry(self.directory, name).is_ok_and(|live| {
-            self.knowledge.is_older(&live)
+            !self.is_replaced && self.knowledge.is_older(&live)
                 || stat_entry(self.snapshot, name)
                     .is_ok_and(|snapshot| self.knowledge.is_untouched(&live, &snapshot))
         })

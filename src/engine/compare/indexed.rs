@@ -67,7 +67,14 @@ impl CompareWalk<'_> {
     ) -> bool {
         let Some((index, at)) = self.index.as_ref().zip(parent.indexed) else { return false };
         index.for_each_child(at, |name, child| {
-            pending.push(name, DirectoryToCompare { side: PresentIn::Both, indexed: Some(child) });
+            pending.push(
+                name,
+                DirectoryToCompare {
+                    side: PresentIn::Both,
+                    indexed: Some(child),
+                    is_replaced: false,
+                },
+            );
         })
     }
 

@@ -192,6 +192,7 @@ pub(crate) fn compare_trees(
         name: None,
         directory: DirectoryToCompare {
             side: if snapshot.is_some() { PresentIn::Both } else { PresentIn::Live },
+            is_replaced: false,
             indexed: knowledge.index.map(DirectoryIndex::root),
         },
     };
@@ -220,6 +221,10 @@ struct DirectoryToCompare {
     side: PresentIn,
     /// Its place in the index of the snapshot.
     indexed: Option<RecordPosition>,
+    /// Whether it, or a directory above it, is another one than the snapshot has at that name: a
+    /// rename changes the time of the directory that moves, and of nothing in it. So no time in it
+    /// tells whether the snapshot has the same.
+    is_replaced: bool,
 }
 
 fn compare_part(

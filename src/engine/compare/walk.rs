@@ -20,6 +20,7 @@ use crate::engine::difference::{ReadSide as Unread, differences};
 use crate::engine::frames::Step;
 use crate::engine::index::{Stamp, now_ns};
 use crate::engine::listing::Listing;
+use crate::system::cephfs::is_one_number as is_one_number_on_cephfs;
 use crate::system::identity::Twins;
 use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::Result;
@@ -78,6 +79,8 @@ impl CompareWalk<'_> {
         if self.is_unchanged_leaf(name, directory) {
             return Ok(());
         }
+        let mut directory = directory;
+        let mut number = None;
         if directory.side != PresentIn::Snapshot {
             // Most directories are unchanged, and nothing is read of those.
             let entered = match self.may_be_unchanged(directory) {
@@ -86,12 +89,16 @@ impl CompareWalk<'_> {
             };
             match entered {
                 Ok(stat) => {
+                    number = Some(stat.st_ino);
                     if let Some(frame) = self.unchanged(directory, &stat) {
                         self.snapshot.pass(name);
                         self.push(frame);
                         return Ok(());
                     }
-                    if directory.side == PresentIn::Both && self.knowledge.is_older(&stat) {
+                    if directory.side == PresentIn::Both
+                        && !directory.is_replaced
+                        && self.knowledge.is_older(&stat)
+                    {
                         self.snapshot.pass(name);
                         return self.visit_older(directory, &stat);
                     }
@@ -112,7 +119,12 @@ impl CompareWalk<'_> {
         }
         if directory.side != PresentIn::Live {
             match self.snapshot.enter(name) {
-                Ok(_) => {}
+                Ok(stat) => {
+                    directory.is_replaced |= number.is_some_and(|live| {
+                        self.knowledge.twins == Twins::OfCephFs
+                            && !is_one_number_on_cephfs(live, stat.st_ino)
+                    });
+                }
                 // The index lists it, but it was removed from the snapshot.
                 Err(cause) if is_gone(cause) && directory.side == PresentIn::Both => {
                     self.comparison.added += 1;
@@ -225,7 +237,12 @@ impl CompareWalk<'_> {
             for entry in listing.entries() {
                 let name = listing.name(entry);
                 if entry.is_directory {
-                    pending.push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
+                    let below = DirectoryToCompare {
+                        side: PresentIn::Both,
+                        indexed: None,
+                        is_replaced: false,
+                    };
+                    pending.push(name, below);
                     continue;
                 }
                 let is_same = stat_entry(live.as_fd(), name).is_ok_and(|stat| {
@@ -329,6 +346,7 @@ impl CompareWalk<'_> {
             snapshot: snapshot.as_fd(),
             comparison,
             pending,
+            is_replaced: directory.is_replaced,
         };
         let directories = (live.as_fd(), snapshot.as_fd());
         let entries = differences(directories, None, comparer, failed, |name, live, snapshot| {
@@ -358,7 +376,10 @@ impl CompareWalk<'_> {
             for entry in listing.entries() {
                 let name = listing.name(entry);
                 match (entry.is_directory, self.knowledge.new_files) {
-                    (true, _) => pending.push(name, DirectoryToCompare { side, indexed: None }),
+                    (true, _) => {
+                        let below = DirectoryToCompare { side, indexed: None, is_replaced: false };
+                        pending.push(name, below);
+                    }
                     (false, Some(files)) if side != PresentIn::Snapshot => {
                         files.sync(&self.live, directory.as_fd(), name);
                     }
