@@ -114,7 +114,7 @@ mod tests {
     use crate::store::registration::Registration;
     use crate::store::state::State;
 
-    const ROOT_KEYS: &str = "format module path method";
+    const ROOT_KEYS: &str = "format module path method module_inode";
     const STATE_KEYS: &str = "\
         format policy_file state_lost records_lost last_run torn due deferred_since \
         written_in_place shortfall pushes full_comparison clock_jump sequence clock \
