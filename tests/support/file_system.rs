@@ -136,9 +136,17 @@ pub(crate) fn make(kind: Kind, mkfs_options: &[&str], image: &Path) {
         let mut mkfs = tool(&format!("mkfs.{}", kind.name()));
         Run::of(mkfs.arg("-q").args(mkfs_options).arg(image))
     };
-    // mkfs.btrfs looks at all loop devices, and fails where one goes meanwhile.
-    let has_raced = |run: &Run| run.stderr().contains("cannot check mount status");
-    (0..20).map(|_| run()).find(|run| !has_raced(run)).expect("no loop device goes").exits(&[0]);
+    without_race(run).exits(&[0]);
+}
+
+/// Runs a program of btrfs again if it has failed because a loop device went meanwhile: these
+/// programs look at all of them.
+pub(crate) fn without_race(run: impl Fn() -> Run) -> Run {
+    let has_raced = |run: &Run| {
+        let text = run.stderr();
+        text.contains("cannot check mount status") || text.contains("could not check mount status")
+    };
+    (0..20).map(|_| run()).find(|run| !has_raced(run)).expect("no loop device goes")
 }
 
 impl Drop for FileSystem {

@@ -101,6 +101,6 @@ pub(crate) fn fsck(kind: Kind, image: &Path) -> Result<(), String> {
         Kind::Xfs => ("xfs_repair", &["-n", "-f"]),
         _ => ("btrfs", &["check", "--readonly"]),
     };
-    let run = Run::of(tool(name).args(arguments).arg(image));
+    let run = file_system::without_race(|| Run::of(tool(name).args(arguments).arg(image)));
     if run.succeeded() { Ok(()) } else { Err(run.to_string()) }
 }
