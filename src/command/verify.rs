@@ -276,6 +276,9 @@ impl VerifyView {
 
     /// What the verification could not find out, one line for each cause.
     fn notes(&self) -> Vec<String> {
+        // Of sealed snapshots alone, no change times are needed.
+        let sealed = self.subvolumes + self.cephfs_snapshots;
+        let lacks_change_times = !self.change_times && (self.snapshots > 0 || sealed == 0);
         let of_files =
             |count: u64, message: &str| (count > 0).then(|| format!("{} {message}", files(count)));
         let notes = [
@@ -324,7 +327,7 @@ impl VerifyView {
                     self.changed_subvolumes.join(", ")
                 )
             }),
-            (!self.change_times && (self.snapshots > 0 || self.subvolumes + self.cephfs_snapshots == 0)).then(|| {
+            lacks_change_times.then(|| {
                 let why = match self.has_lost_windows {
                     true => {
                         ", since it is not known when earlier runs made links: inodes/windows is \

@@ -2,8 +2,9 @@
 //!
 //! In one push a client can send a link `.rsync-partial -> docs` and use that partial directory:
 //! rsync 3.2.7 and 3.5.0 follow it and write into files of `docs`, which snapshots share. pre-xfer
-//! sees only links that were there before the push. Two settings of rsyncd prevent it: munged
-//! links without chroot, or a filter of the module that admits directories of these names and nothing else.
+//! sees only links that were there before the push. Two settings of rsyncd prevent it: munged links
+//! without chroot, or a filter of the module that admits directories of these names and nothing
+//! else.
 
 use crate::config::rsyncd_module::{RsyncdModule, read_bool};
 use crate::decide::partial_dirs::PartialDirs;
@@ -50,8 +51,8 @@ pub(crate) fn is_plain(name: &str) -> bool {
 /// Whether rsyncd makes each link that a client sends one that leads nowhere. It does so by default
 /// where it does not change its root directory. Where it changes it, munged links are no help: they
 /// lead below `/rsyncd-munged`, which is then a directory of the module, and the client can make it
-/// in the same push, even where a filter excludes it. Where `use chroot` is not given, it depends on
-/// the daemon's rights, so that does not count.
+/// in the same push, even where a filter excludes it. Where `use chroot` is not given, it depends
+/// on the daemon's rights, so that does not count.
 pub(crate) fn munges_links(module: &RsyncdModule) -> bool {
     missing_for_munged_links(module).is_empty()
 }

@@ -10,8 +10,8 @@
 //!   all that is below, at each level of the module, while `.snap` covers the name alone, so that
 //!   `--partial-dir=.snap/NAME` is let in.
 //! * `use chroot = no`, with which rsync munges links unless `munge symlinks` says otherwise, since
-//!   no filter knows where a link leads. With `use chroot = yes` [munged links](munges_links) are no
-//!   help.
+//!   no filter knows where a link leads. With `use chroot = yes` [munged links](munges_links) are
+//!   no help.
 
 use crate::config::partial_dir_symlinks::{is_plain, keeps_filter, munges_links, value};
 use crate::config::rsyncd_module::RsyncdModule;

@@ -9,8 +9,8 @@ use crate::decide::policy::Policy;
 /// The snapshots of one directory, and what the policy lets them become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotCount {
-    /// The snapshots of the directory, of other programs, too; without retired ones that give way by
-    /// themselves.
+    /// The snapshots of the directory, of other programs, too; without retired ones that give way
+    /// by themselves.
     pub own: usize,
     /// The snapshots of directories further up.
     pub inherited: usize,

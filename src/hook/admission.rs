@@ -52,8 +52,8 @@ const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, whi
 const ENDED: &str = "the connection has ended";
 
 /// What the client of a second gateway is told.
-const OTHER_GATEWAY: &str = "another machine serves this module, too, and has not settled a push: the \
-                             log of this server says what to do";
+const OTHER_GATEWAY: &str = "another machine serves this module, too, and has not settled a push: \
+                             the log of this server says what to do";
 
 /// Lets a transfer in, or turns it away.
 ///

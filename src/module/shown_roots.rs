@@ -18,7 +18,8 @@ use crate::decide::zone::Zone;
 use crate::store::layout::is_private;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::memory::{MachineMemory, path_of};
-use crate::store::root::{RootAccess, SnapshotRoot, module_of_snapshots};
+use crate::store::root::{RootAccess, SnapshotRoot};
+use crate::store::snapshots_place::module_of_snapshots;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 

@@ -7,8 +7,8 @@
 //! A subvolume has no index. Within `full_comparison` its comparison trusts the clock instead, and
 //! reads of a snapshot only what has changed since that was made. If nothing has, although the file
 //! system says so, all of it is compared: a clock that was set back must not hide a change. CephFS
-//! says nothing, so there the clock alone is trusted, with a margin of ten minutes for the clocks of
-//! other machines, and at once all is compared when it shows a time before the newest snapshot.
+//! says nothing, so there the clock alone is trusted, with a margin of ten minutes for the clocks
+//! of other machines, and at once all is compared when it shows a time before the newest snapshot.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -176,8 +176,8 @@ fn tell_synced(new_files: Option<SyncedFiles>, report: &mut Report) -> Result<()
     log::debug!("{synced} files and directories that are new were synced");
     if denied > 0 {
         report.warn(format!(
-            "{} may not be opened by this user, so the content is on the disks of the cluster only once \
-             the client has written it, within seconds",
+            "{} may not be opened by this user, so the content is on the disks of the cluster \
+             only once the client has written it, within seconds",
             counted(usize::try_from(denied).unwrap_or(usize::MAX), "new file")
         ));
     }

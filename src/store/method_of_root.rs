@@ -1,5 +1,5 @@
-//! Which method makes the snapshots of a root: by the policy, by what is registered, and by the file
-//! system.
+//! Which method makes the snapshots of a root: by the policy, by what is registered, and by the
+//! file system.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -46,10 +46,10 @@ pub(crate) struct RootPlaces<'a> {
 
 /// What the snapshots in a root are made by, or will be: what its registration says (`registered`,
 /// which is asked for only on btrfs and on CephFS), unless the policy has chosen. A new root gets
-/// btrfs snapshots where the module is a subvolume, and CephFS snapshots on CephFS. `kind`: the type
-/// of the root's file system, if it is known. One of a server is not asked: it may not answer. With
-/// the refusal if no snapshot can be made in that way: what is in the root can be read and removed
-/// all the same.
+/// btrfs snapshots where the module is a subvolume, and CephFS snapshots on CephFS. `kind`: the
+/// type of the root's file system, if it is known. One of a server is not asked: it may not answer.
+/// With the refusal if no snapshot can be made in that way: what is in the root can be read and
+/// removed all the same.
 ///
 /// # Errors
 /// If the kernel does not tell what the module is, or the directory with the snapshots cannot be
@@ -75,8 +75,8 @@ pub(crate) fn of_root(
     of_root_on_disk(places, (choice, kind), registered)
 }
 
-/// [`of_root`], on CephFS. What is registered stays: hard links lie in the root, CephFS snapshots in
-/// the module, and a run sees only one of the two.
+/// [`of_root`], on CephFS. What is registered stays: hard links lie in the root, CephFS snapshots
+/// in the module, and a run sees only one of the two.
 fn of_root_on_ceph(
     RootPlaces { root: (path, root), module: (module_path, module) }: RootPlaces,
     choice: MethodChoice,

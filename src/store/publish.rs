@@ -12,10 +12,8 @@
 //! every instant, also after a crash. After the fsync the name survives a crash, too.
 
 use std::collections::HashSet;
-use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::os::fd::AsFd;
 
 use chrono::{DateTime, Utc};
 use nix::unistd::{fsync, syncfs};
@@ -32,6 +30,7 @@ use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::inodes::{InodeName, walk};
 use crate::engine::listing_cache::ListingCache;
 use crate::store::dir::{self, Dir, OwnedDir, c_name};
+use crate::store::frozen_tree::{FrozenTree, staged_beside};
 use crate::store::index_file;
 use crate::store::inode_log::changed_in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
@@ -45,7 +44,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::shelf::{OpenShelf, STAGED, Shelf, Slot};
 use crate::store::vanished;
 use crate::system::mounts::Mounts;
-use crate::system::syscalls::{is_privileged, open_directory};
+use crate::system::syscalls::is_privileged;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::progress;
@@ -68,40 +67,6 @@ pub struct StagedSnapshot {
     evidence: Option<InodeRecording>,
     /// When a subvolume began to be made.
     frozen_ns: Option<i64>,
-}
-
-/// The module as it was at one instant: a tree in staging, which nothing changes any more.
-pub(crate) struct FrozenTree {
-    pub(crate) directory: OwnedFd,
-    pub(crate) path: PathBuf,
-    /// When it began to be made, nanoseconds since 1970: a file may have changed since that has no
-    /// later change time in it.
-    pub(crate) began_ns: i64,
-}
-
-impl FrozenTree {
-    /// Makes one, for a root whose method makes snapshots at one instant. Staging is empty.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub(crate) fn make(root: &SnapshotRoot) -> Result<Self> {
-        let name = staged_beside();
-        let path = root.snapshots().path.join(OsStr::from_bytes(name.to_bytes()));
-        // What is on its way to the disk already makes that moment longer. A snapshot of CephFS
-        // would not even wait for it.
-        syncfs(root.module()?)
-            .map_err(|cause| Error::io("sync the file system of", &root.module_path, cause))?;
-        let began_ns = wall_ns();
-        root.method().freeze(root.module()?, root.snapshots(), &name)?;
-        let directory = open_directory(root.snapshots().directory, &name)
-            .map_err(|cause| Error::io("open", &path, cause))?;
-        Ok(FrozenTree { directory, path, began_ns })
-    }
-}
-
-/// The name of a tree that is built beside the snapshots.
-fn staged_beside() -> CString {
-    c_name(&format!("{}{STAGED}", Shelf::Staging.prefix()))
 }
 
 /// What a comparison of the live tree with a snapshot has found out for the clone after it.

@@ -5,9 +5,8 @@
 //! module. Everything is checked on the opened directory and then used through that descriptor
 //! only, so a path that changes in between changes nothing.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -27,11 +26,10 @@ use crate::store::registration::Registration;
 use crate::store::root_checks::{self, make_root};
 use crate::store::snapshot_method::{self, SealedTrees, SnapshotMethod};
 use crate::system::btrfs::Subvolume;
-use crate::system::cephfs::SNAPSHOTS;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape_path, shell_path, unescape};
+use crate::tell::escape::{escape_path, shell_path};
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,23 +240,6 @@ impl SnapshotRoot {
         self.snapshots.is_some()
     }
 
-    /// The directory that the snapshots of the root at `path` are in, as far as this process may
-    /// know it.
-    ///
-    /// # Errors
-    /// If reading the registration fails.
-    pub fn snapshots_path(path: &Path) -> Result<PathBuf> {
-        let registered = Self::registration(path)?;
-        if registered.is_none() {
-            check_knows(path)?;
-        }
-        let ceph = registered.filter(|found| found.method() == SnapshotMethod::CephFs);
-        let module = ceph.and_then(|found| unescape(&found.path));
-        let in_module =
-            |module: Vec<u8>| Path::new(OsStr::from_bytes(&module)).join(snapshots_name());
-        Ok(module.map_or_else(|| path.to_path_buf(), in_module))
-    }
-
     /// The root directory, with its path.
     pub(crate) fn dir(&self) -> Dir<'_> {
         Dir { directory: self.directory.as_fd(), path: &self.path }
@@ -442,29 +423,5 @@ impl SnapshotRoot {
 
     fn not_registered(&self) -> Error {
         Error::Unregistered { path: escape_path(&self.path) }
-    }
-}
-
-fn snapshots_name() -> &'static OsStr {
-    OsStr::from_bytes(SNAPSHOTS.to_bytes())
-}
-
-/// The directory whose CephFS snapshots are in the directory at `path`, by its name alone.
-pub(crate) fn module_of_snapshots(path: &Path) -> Option<&Path> {
-    path.parent().filter(|_| path.file_name() == Some(snapshots_name()))
-}
-
-/// Makes sure that the snapshots of the root at `path` are in it, as far as this process knows.
-///
-/// # Errors
-/// If the root is on CephFS, and an ordinary user may not read where they are.
-fn check_knows(path: &Path) -> Result<()> {
-    let private_path = path.join(PRIVATE);
-    let denied = open_followed(&private_path).err();
-    match denied.filter(|cause| cause.raw_os_error() == Some(libc::EACCES)) {
-        Some(cause) if root_checks::kind_of(path).is_some_and(|kind| kind.is_ceph()) => {
-            Err(Error::io("find out where the snapshots are by", &private_path, cause))
-        }
-        _ => Ok(()),
     }
 }

@@ -49,8 +49,8 @@ impl Shelf {
         }
     }
 
-    /// The name without the prefix of a tree that lies beside the snapshots and is ours: that of a snapshot,
-    /// or of one that is being built. Other names with that prefix are not ours.
+    /// The name without the prefix of a tree that lies beside the snapshots and is ours: that of a
+    /// snapshot, or of one that is being built. Other names with that prefix are not ours.
     pub(crate) fn own(self, beside: &str) -> Option<&str> {
         let name = beside.strip_prefix(self.prefix())?;
         let base = match (self, name.rsplit_once('.')) {

@@ -22,9 +22,8 @@ use crate::system::cephfs;
 use crate::system::identity::Twins;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::open_directory;
-use crate::tell::error::{
-    Error, MAKE_CEPHFS_SNAPSHOT, MAKE_SNAPSHOT, REMOVE_CEPHFS_SNAPSHOT, Result,
-};
+use crate::tell::error::{Error, Result};
+use crate::tell::error_hints::{MAKE_CEPHFS_SNAPSHOT, MAKE_SNAPSHOT, REMOVE_CEPHFS_SNAPSHOT};
 use crate::tell::escape::escape_path;
 
 /// A way to make snapshots.
@@ -120,8 +119,8 @@ impl SnapshotMethod {
 }
 
 /// Removes the trees `names` in `parent`, a directory of a root, whatever each was made by. Returns
-/// the number of removed entries, and what remains. A sealed tree that goes as a whole counts as one
-/// entry.
+/// the number of removed entries, and what remains. A sealed tree that goes as a whole counts as
+/// one entry.
 ///
 /// # Errors
 /// If `parent` cannot be opened.

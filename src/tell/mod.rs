@@ -5,6 +5,7 @@
 
 pub(crate) mod duration;
 pub(crate) mod error;
+pub(crate) mod error_hints;
 pub(crate) mod escape;
 pub(crate) mod exit;
 pub(crate) mod line_output;

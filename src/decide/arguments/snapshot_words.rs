@@ -1,8 +1,8 @@
 //! The directory `.snap`, by which CephFS shows the snapshots of each directory, and the words of a
 //! client that name it.
 //!
-//! No listing shows `.snap`, but whoever names it reaches it. A directory that is made in it is a
-//! snapshot, and removing that directory deletes the snapshot. rsync does both there as in any
+//! No listing shows `.snap`, but a client that names it reaches it. A directory that is made in it
+//! is a snapshot, and removing that directory deletes the snapshot. rsync does both there as in any
 //! other directory: it makes directories that a client sends or names, and removes a partial
 //! directory once it is done with it. So a push that names `.snap` is turned away.
 //!

@@ -5,9 +5,9 @@
 //! An equal name with an equal inode number means an unchanged file, because a snapshot's entries
 //! are links to the live inodes. Of two trees of one btrfs subvolume, the change times have to be
 //! equal, too: no program can set them, and a snapshot keeps them. Of two trees on CephFS, where
-//! inode numbers say nothing, sizes and attributes have to be equal beside the times. Along the way the comparison
-//! takes the live tree's [`Fingerprint`], which shows later whether anything in the tree was
-//! touched. Several workers share the walk, and their results are added.
+//! inode numbers say nothing, sizes and attributes have to be equal beside the times. Along the way
+//! the comparison takes the live tree's [`Fingerprint`], which shows later whether anything in the
+//! tree was touched. Several workers share the walk, and their results are added.
 //!
 //! With the snapshot's [`DirectoryIndex`], an unchanged live directory is neither read nor
 //! compared: one call shows that it is unchanged, and the snapshot's directory is not opened. From
@@ -15,6 +15,7 @@
 
 mod entry;
 mod indexed;
+mod older;
 pub(crate) mod unfinished;
 mod walk;
 
@@ -294,5 +295,57 @@ impl Frame for CompareFrame {
 
     fn pending_mut(&mut self) -> &mut PendingChildren<DirectoryToCompare> {
         &mut self.pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+    use std::path::Path;
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::index::now_ns;
+
+    fn make(top: &Path) {
+        for (directory, text) in [("A", "one"), ("B", "two")] {
+            let below = top.join("p").join(directory).join("sub");
+            fs::create_dir_all(&below).expect("a directory");
+            fs::write(below.join("y"), text).expect("a file");
+        }
+    }
+
+    /// How many files and directories differ, if the clock is trusted that the snapshot was made
+    /// at `frozen_ns`.
+    fn changed(live: &Path, snapshot: &Path, frozen_ns: i64) -> u64 {
+        let (live_top, snapshot_top) =
+            (File::open(live).expect("open"), File::open(snapshot).expect("open"));
+        let context = CompareContext {
+            twins: Twins::OfCephFs,
+            frozen_ns: Some(frozen_ns),
+            trusts_clock: true,
+            ..CompareContext::default()
+        };
+        let trees = ((live_top.as_fd(), live), (snapshot_top.as_fd(), snapshot));
+        compare_trees(trees.0, Some(trees.1), &context).expect("compared").changed
+    }
+
+    #[test]
+    fn what_moved_with_a_directory_is_compared_although_its_own_times_are_old() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let (live, snapshot) = (scratch.path().join("live"), scratch.path().join("snapshot"));
+        make(&live);
+        make(&snapshot);
+        sleep(Duration::from_millis(50));
+        let frozen_ns = now_ns() + OTHER_CLOCKS_NS;
+        sleep(Duration::from_millis(50));
+        assert_eq!(changed(&live, &snapshot, frozen_ns), 0, "the clock is trusted");
+        let at = |name: &str| live.join("p").join(name);
+        for (from, to) in [("A", "t"), ("B", "A"), ("t", "B")] {
+            fs::rename(at(from), at(to)).expect("renamed");
+        }
+        assert!(changed(&live, &snapshot, frozen_ns) >= 2, "both files are others now");
     }
 }

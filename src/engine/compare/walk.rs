@@ -12,8 +12,7 @@ use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::compare::entry::EntryComparison;
 use crate::engine::compare::{
-    CompareContext, CompareFrame, CompareJob, CompareWalk, Comparison, DirectoryToCompare,
-    PresentIn,
+    CompareFrame, CompareJob, CompareWalk, Comparison, DirectoryToCompare, PresentIn,
 };
 use crate::engine::descent::{Descent, DirectoryFd};
 use crate::engine::difference::{ReadSide as Unread, differences};
@@ -22,7 +21,7 @@ use crate::engine::index::{Stamp, now_ns};
 use crate::engine::listing::Listing;
 use crate::system::cephfs::is_one_number as is_one_number_on_cephfs;
 use crate::system::identity::Twins;
-use crate::system::syscalls::{is_gone, stat_entry};
+use crate::system::syscalls::is_gone;
 use crate::tell::error::Result;
 use crate::tell::progress;
 
@@ -147,7 +146,7 @@ impl CompareWalk<'_> {
         self.visit(directory)
     }
 
-    fn push(&mut self, mut frame: CompareFrame) {
+    pub(super) fn push(&mut self, mut frame: CompareFrame) {
         frame.pending.ready();
         self.frames.push(frame);
     }
@@ -222,49 +221,6 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
-    /// Looks through a live directory in which no name has come or gone since the snapshot was
-    /// made.
-    fn visit_older(&mut self, directory: DirectoryToCompare, stat: &FileStat) -> Result<()> {
-        let mut pending = PendingChildren::new(LEVEL_BYTES);
-        self.comparison.directories_read += 1;
-        let (live, _) = self.open_live()?;
-        let mut listing = std::mem::take(&mut self.listing);
-        let failed = |cause| self.live.error("read", None, cause);
-        let (mut entries, mut changed) = (0, 0);
-        listing.read_first(live.as_fd()).map_err(failed)?;
-        loop {
-            entries += listing.entries().len() as u64;
-            for entry in listing.entries() {
-                let name = listing.name(entry);
-                if entry.is_directory {
-                    let below = DirectoryToCompare {
-                        side: PresentIn::Both,
-                        indexed: None,
-                        is_replaced: false,
-                    };
-                    pending.push(name, below);
-                    continue;
-                }
-                let is_same = stat_entry(live.as_fd(), name).is_ok_and(|stat| {
-                    self.knowledge.is_older(&stat)
-                        || has_untouched(&mut self.snapshot, name, &stat, self.knowledge)
-                });
-                changed += u64::from(!is_same);
-                if let Some(files) = self.knowledge.new_files.filter(|_| !is_same) {
-                    files.sync(&self.live, live.as_fd(), name);
-                }
-            }
-            if !listing.read_next(live.as_fd()).map_err(failed)? {
-                break;
-            }
-        }
-        self.listing = listing;
-        self.comparison.changed += changed;
-        self.note_visited(&Stamp::of(stat), entries);
-        self.push(CompareFrame { directory, is_unchanged: false, pending });
-        Ok(())
-    }
-
     /// The current directory of one tree, to be read from its start.
     fn rewind(&mut self, side: PresentIn) -> Result<DirectoryFd> {
         let descent = if side == PresentIn::Snapshot { &mut self.snapshot } else { &mut self.live };
@@ -283,7 +239,7 @@ impl CompareWalk<'_> {
         }
     }
 
-    fn open_live(&mut self) -> Result<(DirectoryFd, FileStat)> {
+    pub(super) fn open_live(&mut self) -> Result<(DirectoryFd, FileStat)> {
         open_with_state(&mut self.live)
     }
 
@@ -394,7 +350,7 @@ impl CompareWalk<'_> {
         Ok(entries)
     }
 
-    fn note_visited(&mut self, stamp: &Stamp, entries: u64) {
+    pub(super) fn note_visited(&mut self, stamp: &Stamp, entries: u64) {
         if let Some(search) = self.knowledge.unfinished {
             search.note(&self.live, stamp);
         }
@@ -416,20 +372,4 @@ fn open_with_state(descent: &mut Descent) -> Result<(DirectoryFd, FileStat)> {
     let directory = descent.directory().map_err(|cause| descent.error("open", None, cause))?;
     let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
     Ok((directory, stat))
-}
-
-/// Whether the current directory of `snapshot` has the file `name` as the live tree has it. Asked
-/// for only where the clock leaves that open.
-fn has_untouched(
-    snapshot: &mut Descent,
-    name: &CStr,
-    live: &FileStat,
-    knowledge: &CompareContext,
-) -> bool {
-    let mut twin = || {
-        let directory = snapshot.lookup_directory()?;
-        stat_entry(directory.as_fd(), name)
-    };
-    knowledge.twins == Twins::OfCephFs
-        && twin().is_ok_and(|twin| knowledge.is_untouched(live, &twin))
 }
