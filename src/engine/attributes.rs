@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -22,7 +22,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat};
 use rustix::fs::XattrFlags;
 
 use crate::system::identity::SysResult;
-use crate::system::syscalls::{is_privileged, may_give_to};
+use crate::system::syscalls::{is_privileged, list_xattrs, may_give_to, path_of_entry};
 
 /// Extended attributes by name.
 type XattrMap = BTreeMap<CString, Vec<u8>>;
@@ -123,13 +123,6 @@ enum XattrPlace<'a> {
     Entry(BorrowedFd<'a>, &'a CStr),
 }
 
-/// The path by which the kernel reaches the entry `name` without opening it.
-pub(crate) fn path_of_entry(directory: BorrowedFd, name: &CStr) -> SysResult<CString> {
-    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.to_bytes());
-    CString::new(path).map_err(|_| Errno::EINVAL)
-}
-
 impl XattrPlace<'_> {
     fn read(self) -> SysResult<XattrMap> {
         match self {
@@ -143,20 +136,18 @@ impl XattrPlace<'_> {
                 },
             ),
             XattrPlace::Entry(directory, name) => {
-                let path = path_of_entry(directory, name)?;
-                let path = path.as_c_str();
-                read_xattrs(
+                let listed = sized(
+                    |buffer| list_xattrs(directory, name, buffer),
+                    || list_xattrs(directory, name, &mut []),
+                );
+                read_xattrs(listed, |attribute| {
+                    let path = path_of_entry(directory, name)?;
+                    let path = path.as_c_str();
                     sized(
-                        |buffer| rustix::fs::llistxattr(path, buffer),
-                        || rustix::fs::llistxattr_query(path),
-                    ),
-                    |name| {
-                        sized(
-                            |buffer| rustix::fs::lgetxattr(path, name, buffer),
-                            || rustix::fs::lgetxattr_query(path, name),
-                        )
-                    },
-                )
+                        |buffer| rustix::fs::lgetxattr(path, attribute, buffer),
+                        || rustix::fs::lgetxattr_query(path, attribute),
+                    )
+                })
             }
         }
     }

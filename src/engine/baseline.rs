@@ -7,7 +7,7 @@
 //! and has a baseline already.
 //!
 //! No file is opened. Extended attributes are read through `/proc/self/fd`, and are unknown where
-//! that is missing. If the file system uses an inode number again for another file, the time of
+//! that is missing; with Linux 6.13, only the values of those that a file has. If the file system uses an inode number again for another file, the time of
 //! birth differs.
 
 use std::collections::BTreeMap;
@@ -19,10 +19,9 @@ use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::decide::damage::{FileTime, InodeAttributes, InodeXattrs, settable_access_seconds};
-use crate::engine::attributes::path_of_entry;
 use crate::system::identity::SysResult;
 use crate::system::mounts;
-use crate::system::syscalls::stat_entry;
+use crate::system::syscalls::{list_xattrs, path_of_entry, stat_entry};
 
 /// Of extended attributes that take more, only a digest is recorded.
 const MAX_XATTR_BYTES: usize = 4_096;
@@ -152,32 +151,37 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult
 
 /// The extended attributes of the entry `name`, which is not opened.
 pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> InodeXattrs {
-    let Ok(path) = path_of_entry(directory, name) else { return InodeXattrs::Unknown };
-    match read_xattrs(&path) {
+    match read_xattrs(directory, name) {
         Ok(xattrs) => abridged(xattrs),
         Err(rustix::io::Errno::NOTSUP) => InodeXattrs::All(BTreeMap::new()),
         Err(_) => InodeXattrs::Unknown,
     }
 }
 
-fn read_xattrs(path: &CStr) -> rustix::io::Result<BTreeMap<CString, Vec<u8>>> {
+fn read_xattrs(
+    directory: BorrowedFd,
+    name: &CStr,
+) -> rustix::io::Result<BTreeMap<CString, Vec<u8>>> {
     let mut xattrs = BTreeMap::new();
     // Nearly all files have none; 64 KiB is the most that the kernel returns.
     let mut buffer = [0_u8; 1_024];
-    let names = match rustix::fs::llistxattr(path, &mut buffer[..]) {
+    let names = match list_xattrs(directory, name, &mut buffer) {
+        Ok(0) => return Ok(xattrs),
         Ok(length) => buffer[..length].to_vec(),
         Err(rustix::io::Errno::RANGE) => {
             let mut buffer = vec![0; 65_536];
-            let length = rustix::fs::llistxattr(path, &mut buffer[..])?;
+            let length = list_xattrs(directory, name, &mut buffer)?;
             buffer.truncate(length);
             buffer
         }
         Err(error) => return Err(error),
     };
+    let path = path_of_entry(directory, name)
+        .map_err(|cause| rustix::io::Errno::from_raw_os_error(cause as i32))?;
     for name in names.split(|byte| *byte == 0).filter(|name| is_kept(name)) {
         let Ok(name) = CString::new(name) else { continue };
         let mut value = vec![0; 65_536];
-        match rustix::fs::lgetxattr(path, name.as_c_str(), &mut value[..]) {
+        match rustix::fs::lgetxattr(path.as_c_str(), name.as_c_str(), &mut value[..]) {
             Ok(length) => value.truncate(length),
             Err(rustix::io::Errno::NODATA) => continue,
             Err(error) => return Err(error),

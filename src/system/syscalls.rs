@@ -6,7 +6,7 @@
 //! ids.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +16,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
+use crate::system::unsafe_calls::list_xattrs_at;
 
 /// Whether `cause` says that a directory was removed or moved, or is no directory any more.
 pub(crate) fn is_gone(cause: Errno) -> bool {
@@ -145,6 +146,41 @@ pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> SysResult<FileSt
         }
         parent = Some(open_directory(here, &next)?);
     }
+}
+
+/// Set once the kernel, or a seccomp filter, has refused `listxattrat`.
+static NO_LISTXATTRAT: AtomicBool = AtomicBool::new(false);
+
+/// The names of the extended attributes of the entry `name`, which is not opened; a symbolic link
+/// is not followed. Returns their length, which an empty buffer only asks for.
+///
+/// # Errors
+/// As llistxattr(2). With a kernel before 6.13, `ENOENT` also where /proc is missing.
+pub(crate) fn list_xattrs(
+    directory: BorrowedFd,
+    name: &CStr,
+    buffer: &mut [u8],
+) -> rustix::io::Result<usize> {
+    if !NO_LISTXATTRAT.load(Ordering::Relaxed) {
+        match list_xattrs_at(directory, name, buffer) {
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {}
+            answer => return answer,
+        }
+    }
+    let path = path_of_entry(directory, name)
+        .map_err(|cause| rustix::io::Errno::from_raw_os_error(cause as i32))?;
+    let listed = rustix::fs::llistxattr(path.as_c_str(), buffer);
+    if listed.is_ok() {
+        NO_LISTXATTRAT.store(true, Ordering::Relaxed);
+    }
+    listed
+}
+
+/// The path by which the kernel reaches the entry `name` without opening it.
+pub(crate) fn path_of_entry(directory: BorrowedFd, name: &CStr) -> SysResult<CString> {
+    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    CString::new(path).map_err(|_| Errno::EINVAL)
 }
 
 /// Identifies a mount: a link can be made only between directories of one mount.

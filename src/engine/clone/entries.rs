@@ -10,9 +10,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use crate::decide::damage::FileTime;
-use crate::engine::baseline::{BaselineOrigin, NeedsRecord, baseline_of};
-use crate::engine::baseline_bytes::BLOCK_BYTES;
+use crate::engine::baseline::NeedsRecord;
 use crate::engine::children::PendingChildren;
 use crate::engine::clone::{DirectoryToClone, TreeCloner};
 use crate::engine::copy::{self, CopyReason};
@@ -215,7 +213,7 @@ impl TreeCloner<'_, '_> {
             Ok(()) => {
                 self.cloned.made += 1;
                 if let NeedsRecord::Yes(changed) = needs_record {
-                    self.record(staged, name, changed);
+                    self.record(staged, name, changed)?;
                 }
             }
             Err(Errno::ENOENT) => self.vanish(),
@@ -274,7 +272,7 @@ impl TreeCloner<'_, '_> {
                 let live = &self.live;
                 let path = || live.relative_path(Some(name));
                 copy::remember(&mut self.cloned.copies, pair, &original, why, path);
-                self.record(staged, name, None);
+                self.record(staged, name, None)?;
             }
             // It is a directory by now; the kernel refuses to link one with EPERM.
             Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
@@ -295,27 +293,6 @@ impl TreeCloner<'_, '_> {
             Err(cause) => return Err(self.pair_error("copy", name, cause)),
         }
         Ok(Linked::Done)
-    }
-
-    /// Records an inode that has just been linked: from now on a change of it changes the snapshot.
-    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<FileTime>) {
-        if self.shared.knowledge.recording.is_some()
-            && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
-        {
-            self.cloned.add_size(&baseline.inode);
-            baseline.write(&mut self.baselines);
-            self.flush_baselines(BLOCK_BYTES);
-        }
-    }
-
-    /// Hands over the recorded baselines, if they take more than `bytes`.
-    pub(crate) fn flush_baselines(&mut self, bytes: usize) {
-        if let Some(recording) = self.shared.knowledge.recording
-            && self.baselines.len() > bytes
-        {
-            (recording.append)(&self.baselines);
-            self.baselines.clear();
-        }
     }
 
     pub(crate) fn count(&mut self, entries: u64) {

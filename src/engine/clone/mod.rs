@@ -26,6 +26,7 @@
 //! a directory's own attributes can be applied while another worker is still below it.
 
 mod entries;
+mod records;
 mod walk;
 
 use std::ffi::{CStr, CString, OsStr};
@@ -41,6 +42,7 @@ use crate::decide::lacking::EntriesByTime;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::{Inode, Recording};
 use crate::engine::children::PendingChildren;
+use crate::engine::clone::records::{LinkedNames, Recorder, record_batch};
 use crate::engine::copied::Copies;
 use crate::engine::copy::Copier;
 use crate::engine::descent::{Descent, DescentStart};
@@ -180,7 +182,7 @@ pub fn clone_tree(
         newest: knowledge.newest.map(DirectoryIndex::root),
         retired: knowledge.retired.filter(|_| stage.is_recycled).map(DirectoryIndex::root),
     };
-    let job = CloneJob {
+    let subtree = SubtreeToClone {
         live: DescentStart::root(live, live_path).map_err(failed)?,
         staged: DescentStart::root(staged, live_path).map_err(failed)?,
         name: None,
@@ -196,8 +198,10 @@ pub fn clone_tree(
         drafts: stage.drafts,
     };
     let _phase = progress::begin("making the snapshot", knowledge.entries);
-    let results = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
-        clone_part(job, &shared, pool).inspect_err(|_| pool.stop())
+    let jobs = vec![CloneJob::Clone(subtree)];
+    let results = Pool::run(pool::workers(knowledge.entries), jobs, |job, pool| match job {
+        CloneJob::Clone(subtree) => clone_part(subtree, &shared, pool).inspect_err(|_| pool.stop()),
+        CloneJob::Record(names) => Ok(record_batch(&names, knowledge.recording)),
     });
     let mut cloned = CloneOutcome::default();
     for result in results {
@@ -218,8 +222,14 @@ struct CloneShared<'a> {
     drafts: BorrowedFd<'a>,
 }
 
-/// A subtree to clone: `name` in both starts, or the starts themselves.
-struct CloneJob {
+/// What a worker can do for another one.
+enum CloneJob {
+    Clone(SubtreeToClone),
+    Record(LinkedNames),
+}
+
+/// `name` in both starts, or the starts themselves.
+struct SubtreeToClone {
     live: DescentStart,
     staged: DescentStart,
     name: Option<CString>,
@@ -241,7 +251,11 @@ struct DirectoryToClone {
     retired: Option<RecordPosition>,
 }
 
-fn clone_part(job: CloneJob, shared: &CloneShared, pool: &Pool<CloneJob>) -> Result<CloneOutcome> {
+fn clone_part(
+    job: SubtreeToClone,
+    shared: &CloneShared,
+    pool: &Pool<CloneJob>,
+) -> Result<CloneOutcome> {
     let descent = |start: DescentStart| {
         let path = start.root_path.clone();
         Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
@@ -260,7 +274,7 @@ fn clone_part(job: CloneJob, shared: &CloneShared, pool: &Pool<CloneJob>) -> Res
         frames: FrameStack::new(usize::from(job.name.is_some())),
         cloned: CloneOutcome::default(),
         copies_files: false,
-        baselines: Vec::new(),
+        recorder: Recorder::new(shared.knowledge.recording),
     };
     match job.name {
         Some(name) => clone.enter(&name, job.directory)?,
@@ -278,7 +292,7 @@ fn clone_part(job: CloneJob, shared: &CloneShared, pool: &Pool<CloneJob>) -> Res
         }
     }
     clone.run()?;
-    clone.flush_baselines(0);
+    clone.recorder.flush(0);
     clone.part.finish();
     Ok(clone.cloned)
 }
@@ -301,8 +315,7 @@ struct TreeCloner<'a, 's> {
     cloned: CloneOutcome,
     /// Whether the current directory is a partial directory, in which files are copied.
     copies_files: bool,
-    /// Baselines of inodes that are new in the clone, not yet handed over.
-    baselines: Vec<u8>,
+    recorder: Recorder<'a>,
 }
 
 impl TreeCloner<'_, '_> {

@@ -13,14 +13,17 @@ use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::clone::entries::Linked;
 use crate::engine::clone::{
     CloneContext, CloneFrame, CloneJob, CloneOutcome, DirectoryToClone, DirectoryToFinish,
-    TreeCloner,
+    SubtreeToClone, TreeCloner,
 };
 use crate::engine::descent::DirectoryFd;
 use crate::engine::frames::Step;
 use crate::engine::index::{IndexRecord, SnapshotStamp, Stamp, now_ns};
-use crate::system::syscalls::{is_gone, stat_entry};
+use crate::system::syscalls::is_gone;
 use crate::tell::error::Result;
 use crate::tell::progress;
+
+/// Up to so many subdirectories of a directory that is kept are found through it without opening it.
+const FEW_CHILDREN: usize = 4;
 
 impl TreeCloner<'_, '_> {
     pub(crate) fn run(&mut self) -> Result<()> {
@@ -61,7 +64,9 @@ impl TreeCloner<'_, '_> {
         if let Some((name, directory)) = frame.pending.pop() {
             let part = self.shared.index.new_part();
             frame.given.push(part);
-            self.pool.give(CloneJob { live, staged, name: Some(name), directory, depth, part });
+            let name = Some(name);
+            let subtree = SubtreeToClone { live, staged, name, directory, depth, part };
+            self.pool.give(CloneJob::Clone(subtree));
         }
     }
 
@@ -131,12 +136,7 @@ impl TreeCloner<'_, '_> {
             return Ok(false);
         }
         if is_leaf {
-            let parent = self
-                .staged
-                .lookup_directory()
-                .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))?;
-            let is_intact = stat_entry(parent.as_fd(), name)
-                .is_ok_and(|stat| SnapshotStamp::of(&stat) == record.own);
+            let is_intact = self.is_intact(name, &record);
             if is_intact {
                 self.count_kept(&record);
                 self.part.push(self.current_depth(), name, record);
@@ -147,13 +147,21 @@ impl TreeCloner<'_, '_> {
         if !self.look_up_kept(&mut pending, directory) {
             return Ok(false);
         }
-        match self.staged.enter_for_lookups(name) {
-            Ok(stat) if SnapshotStamp::of(&stat) == record.own => {}
-            Ok(_) => {
-                self.staged.leave();
+        // To open a directory costs as much as to find a few names through it.
+        if pending.len() <= FEW_CHILDREN {
+            if !self.is_intact(name, &record) {
                 return Ok(false);
             }
-            Err(_) => return Ok(false),
+            self.staged.pass(name);
+        } else {
+            match self.staged.enter_for_lookups(name) {
+                Ok(stat) if SnapshotStamp::of(&stat) == record.own => {}
+                Ok(_) => {
+                    self.staged.leave();
+                    return Ok(false);
+                }
+                Err(_) => return Ok(false),
+            }
         }
         self.live.pass(name);
         self.count_kept(&record);
@@ -166,6 +174,12 @@ impl TreeCloner<'_, '_> {
             unfinished: None,
         });
         Ok(true)
+    }
+
+    /// Whether the staged directory `name` is as it was when the index of the recycled snapshot was
+    /// made. Nobody else changes staging, so it may be found by a path.
+    fn is_intact(&mut self, name: &CStr, record: &IndexRecord) -> bool {
+        self.staged.stat_by_path(name).is_ok_and(|stat| SnapshotStamp::of(&stat) == record.own)
     }
 
     /// Goes on with the subdirectories that did not fit into memory.
@@ -216,6 +230,7 @@ impl TreeCloner<'_, '_> {
             self.uncount();
             self.cloned.vanished += 1;
         }
+        self.record_waiting(staged.as_fd());
         Ok(())
     }
 
@@ -249,6 +264,7 @@ impl TreeCloner<'_, '_> {
             true => self.link_all(&directories, cached.as_ref(), &mut pending)?,
             false => self.align(&directories, cached.as_ref(), &mut pending)?,
         };
+        self.record_waiting(directories.1.as_fd());
         progress::add(entries);
         let is_certain = before.1 == doubts(&self.cloned);
         let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };

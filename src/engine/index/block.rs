@@ -93,16 +93,20 @@ pub(crate) struct RecordLinks {
 pub(crate) struct StoredRecord<'a> {
     pub(crate) record: IndexRecord,
     pub(crate) links: RecordLinks,
-    /// Empty for the root.
-    pub(crate) name: &'a CStr,
+    /// With its NUL; empty but for that for the root.
+    name: &'a [u8],
 }
 
 impl<'a> StoredRecord<'a> {
-    /// The record that begins `bytes`, unless it is damaged.
+    pub(crate) fn new(record: IndexRecord, links: RecordLinks, name: &'a CStr) -> Self {
+        StoredRecord { record, links, name: name.to_bytes_with_nul() }
+    }
+
+    /// The record that begins `bytes`, unless it is damaged. Its name is not checked yet.
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (fixed, rest) = bytes.split_first_chunk::<FIXED_BYTES>()?;
         let length = u16::from_le_bytes([fixed[NAME_LENGTH_AT], fixed[NAME_LENGTH_AT + 1]]);
-        let name = CStr::from_bytes_with_nul(rest.get(..usize::from(length))?).ok()?;
+        let name = rest.get(..usize::from(length))?;
         Some(StoredRecord {
             record: IndexRecord {
                 entries: word(fixed, ENTRIES_AT),
@@ -124,10 +128,14 @@ impl<'a> StoredRecord<'a> {
         })
     }
 
+    /// The name, empty for the root; none if it is damaged.
+    pub(crate) fn name(&self) -> Option<&'a CStr> {
+        CStr::from_bytes_with_nul(self.name).ok()
+    }
+
     /// Appends the record to `bytes`. Its name has at most [`MAX_NAME_BYTES`].
     pub(crate) fn encode(&self, bytes: &mut Vec<u8>) {
         let IndexRecord { entries, live, own } = self.record;
-        let name = self.name.to_bytes_with_nul();
         bytes.extend(live.inode.to_le_bytes());
         bytes.extend(live.ctime_ns.to_le_bytes());
         bytes.extend(live.mtime_ns.to_le_bytes());
@@ -136,13 +144,13 @@ impl<'a> StoredRecord<'a> {
         bytes.extend(entries.to_le_bytes());
         bytes.extend(self.links.last_child.to_le_bytes());
         bytes.extend(self.links.previous.to_le_bytes());
-        bytes.extend(u16::try_from(name.len()).unwrap_or(0).to_le_bytes());
-        bytes.extend(name);
+        bytes.extend(u16::try_from(self.name.len()).unwrap_or(0).to_le_bytes());
+        bytes.extend(self.name);
     }
 
     /// The bytes that [`encode`](Self::encode) appends.
     pub(crate) fn encoded_bytes(&self) -> usize {
-        FIXED_BYTES + self.name.to_bytes_with_nul().len()
+        FIXED_BYTES + self.name.len()
     }
 }
 

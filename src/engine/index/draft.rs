@@ -230,7 +230,7 @@ impl<'a> PartItem<'a> {
             depth => {
                 let stored = StoredRecord::decode(rest)?;
                 let length = WORD_BYTES + stored.encoded_bytes();
-                let StoredRecord { name, record, .. } = stored;
+                let (name, record) = (stored.name()?, stored.record);
                 Some((PartItem::Directory { depth, name, record }, length))
             }
         }
@@ -259,7 +259,7 @@ impl<'a> IndexPart<'a> {
             return;
         }
         self.bytes.extend(depth.to_le_bytes());
-        StoredRecord { record, links: RecordLinks::default(), name }.encode(&mut self.bytes);
+        StoredRecord::new(record, RecordLinks::default(), name).encode(&mut self.bytes);
         self.continue_if_full();
     }
 

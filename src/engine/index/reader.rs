@@ -55,7 +55,7 @@ impl DirectoryIndex {
         };
         let is_whole = index
             .reader()
-            .with(index.root, |stored| stored.name.is_empty() && stored.links.previous == 0);
+            .with(index.root, |root| root.name() == Some(c"") && root.links.previous == 0);
         if is_whole != Some(true) {
             return None;
         }
@@ -167,12 +167,13 @@ pub(crate) struct IndexChildren<'a> {
 impl IndexChildren<'_> {
     /// The subdirectory `name`. The names of successive calls descend.
     pub(crate) fn find(&mut self, name: &CStr) -> Option<RecordPosition> {
-        while self.at == 0 || name < self.name() {
+        let name = name.to_bytes_with_nul();
+        while self.at == 0 || name < self.name.as_slice() {
             if !self.go_on() {
                 return None;
             }
         }
-        (name == self.name()).then_some(self.at)
+        (name == self.name).then_some(self.at)
     }
 
     /// Whether the subdirectories up to here could be read. If so, one that was not found is not in
@@ -189,7 +190,7 @@ impl IndexChildren<'_> {
         }
         let last = &mut self.name;
         let previous = self.reader.with(at, |stored| {
-            let name = stored.name;
+            let name = stored.name()?;
             let is_below = last.is_empty() || name.to_bytes_with_nul() < last.as_slice();
             last.clear();
             last.extend_from_slice(name.to_bytes_with_nul());
@@ -455,8 +456,8 @@ mod tests {
     /// One block with a right checksum: a root and before it one other record, with these links.
     fn forged(name: &CStr, links: RecordLinks, of_root: RecordLinks) -> Vec<u8> {
         let mut bytes = header(NAME).into_bytes();
-        StoredRecord { record: record(1), links, name }.encode(&mut bytes);
-        StoredRecord { record: record(2), links: of_root, name: c"" }.encode(&mut bytes);
+        StoredRecord::new(record(1), links, name).encode(&mut bytes);
+        StoredRecord::new(record(2), of_root, c"").encode(&mut bytes);
         let checksum = BlockChecksums::new(NAME).of(0, &bytes);
         bytes.extend(checksum);
         bytes
@@ -499,10 +500,10 @@ mod tests {
         for name in [c"a", c"c", c"b"] {
             let links = RecordLinks { previous, ..RecordLinks::default() };
             previous = bytes.len() as u32;
-            StoredRecord { record: record(1), links, name }.encode(&mut bytes);
+            StoredRecord::new(record(1), links, name).encode(&mut bytes);
         }
         let links = RecordLinks { last_child: previous, ..RecordLinks::default() };
-        StoredRecord { record: record(2), links, name: c"" }.encode(&mut bytes);
+        StoredRecord::new(record(2), links, c"").encode(&mut bytes);
         let checksum = BlockChecksums::new(NAME).of(0, &bytes);
         bytes.extend(checksum);
         let index = open(&bytes, NAME).expect("whole");

@@ -59,7 +59,7 @@ impl<W: Write> IndexWriter<W> {
         self.last_at.resize(depth + 1, 0);
         let links =
             RecordLinks { last_child: last_child.unwrap_or(0), previous: self.last_at[depth] };
-        let stored = StoredRecord { record, links, name };
+        let stored = StoredRecord::new(record, links, name);
         if self.content.len() + stored.encoded_bytes() > CONTENT_BYTES {
             self.content.resize(CONTENT_BYTES, 0);
             self.end_block()?;

@@ -28,7 +28,6 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
 use rustix::fs::XattrFlags;
 
 use crate::decide::damage::{InodeAttributes, InodeChange, InodeXattrs, applicable, changes};
-use crate::engine::attributes::path_of_entry;
 use crate::engine::copy::Copier;
 use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
@@ -49,7 +48,9 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::system::identity::{Identity, SysResult};
-use crate::system::syscalls::{is_privileged, open_directory, stat_below, stat_entry};
+use crate::system::syscalls::{
+    is_privileged, open_directory, path_of_entry, stat_below, stat_entry,
+};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 use crate::tell::wait_notice::WaitNotice;
