@@ -16,7 +16,8 @@ GROUPS = {
     "open": {"open", "openat", "openat2"},
     "stat": {"stat", "lstat", "fstat", "newfstatat", "statx"},
     "extended attributes": {name.format(prefix) for prefix in ("", "l", "f")
-                            for name in ("{}listxattr", "{}getxattr", "{}setxattr")},
+                            for name in ("{}listxattr", "{}getxattr", "{}setxattr")}
+                           | {"listxattrat", "syscall_0x1d1"},  # an older strace lacks its name
     "mode, owner, times": {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown",
                            "fchownat", "utimensat"},
     "close": {"close", "close_range"},

@@ -69,6 +69,12 @@ class Disk:
         finally:
             self.image.unlink(missing_ok=True)
 
+    def settle(self):
+        """Writes all to the disk that the next command would otherwise write or wait for."""
+        self.sync()
+        # That leaves blocks of the image in memory, which the next sync would wait for.
+        self._sync_image()
+
     def sync(self):
         """Syncs, so that no tool is charged for the writes of another."""
         run(["sync", "-f", str(self.mount)])
@@ -76,13 +82,20 @@ class Disk:
     def cool(self):
         """Drops the caches of the file system and of its image."""
         self._unmount()
+        self._sync_image()
         image = os.open(self.image, os.O_RDONLY)
         try:
-            os.fsync(image)
             os.posix_fadvise(image, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(image)
         self._mount()
+
+    def _sync_image(self):
+        image = os.open(self.image, os.O_RDONLY)
+        try:
+            os.fsync(image)
+        finally:
+            os.close(image)
 
 
 def require_space(scratch, bytes_wanted):

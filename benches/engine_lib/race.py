@@ -156,7 +156,7 @@ class Watch:
     def time(self, table, label, commands, env=None, syncs_itself=False, hides_landlock=False):
         disk, log = self.race.disk, self.race.log
         times = self.results.setdefault(table, {}).setdefault(label, Times())
-        disk.sync()
+        disk.settle()
         self._prepare_caches()
         under_time = self._report_of_peaks() if self.measures_memory else []
         seconds, processor_seconds = measure(

@@ -53,10 +53,7 @@ impl<T: Copy> PendingChildren<T> {
         // A limit keeps it far below 4 GiB.
         let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let bytes = name.to_bytes_with_nul();
-        if self.names.capacity() == 0 {
-            // Most directories have few subdirectories; growth from nothing would take four steps.
-            self.names.reserve(4 * bytes.len());
-        } else if self.names.capacity() - self.names.len() < bytes.len()
+        if self.names.capacity() - self.names.len() < bytes.len()
             && self.names.len() > self.limit_bytes / 4
         {
             // Doubling might take more than the limit.
@@ -117,11 +114,6 @@ impl<T: Copy> PendingChildren<T> {
         for (start, what) in &mut self.list {
             change(name_at(&self.names, *start), what);
         }
-    }
-
-    /// How many are in the list, without those that did not fit into memory.
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -24,10 +24,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use crate::system::identity::{Identity, SysResult};
-use crate::system::mounts;
-use crate::system::syscalls::{
-    open_directory, open_for_lookups, place_above, return_to, stat_entry,
-};
+use crate::system::syscalls::{open_directory, open_for_lookups, place_above, return_to};
 use crate::tell::error::Error;
 
 /// How many of the deepest levels stay open besides the root. So two descents of one worker and the
@@ -164,25 +161,6 @@ impl Descent {
             }
         }
         Ok(open)
-    }
-
-    /// The state of the entry `name` of the current directory, whose levels are not opened for that
-    /// if they are closed and few: the kernel follows their names. It would follow a symbolic link
-    /// there and cross a mount, too. So this serves only to look at a tree that nobody else changes.
-    ///
-    /// # Errors
-    /// As [`directory`](Self::directory).
-    pub(crate) fn stat_by_path(&mut self, name: &CStr) -> SysResult<FileStat> {
-        let closed = self.levels.iter().rev().take_while(|level| level.open.is_none()).count();
-        if closed == 0 || closed > NEAR || mounts::are_expected() {
-            return stat_entry(self.lookup_directory()?.as_fd(), name);
-        }
-        let depth = self.levels.len() - closed;
-        let names = self.levels[depth..].iter().map(|level| level.name.as_c_str()).chain([name]);
-        let path = names.map(CStr::to_bytes).collect::<Vec<_>>().join(&b'/');
-        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-        let start = self.open_at(depth)?;
-        stat_entry(start.fd.as_fd(), &path)
     }
 
     /// Whether `directory` still lies in the tree: whether its parents lead up to the root.

@@ -261,3 +261,50 @@ pub(crate) fn may_give_to(gid: u32) -> bool {
     };
     is_privileged() || GROUPS.get_or_init(own).contains(&gid)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    /// What both ways list of an entry, and whether the kernel has the shorter one.
+    fn listed(directory: &File, name: &CStr) -> Vec<Vec<u8>> {
+        let path = path_of_entry(directory.as_fd(), name).expect("a path");
+        let mut buffer = [0; 256];
+        let by_path = rustix::fs::llistxattr(path.as_c_str(), &mut buffer).expect("listed");
+        let mut lists = vec![buffer[..by_path].to_vec()];
+        match list_xattrs_at(directory.as_fd(), name, &mut buffer) {
+            Ok(length) => lists.push(buffer[..length].to_vec()),
+            Err(cause) => assert!(
+                [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM].contains(&cause),
+                "{cause}"
+            ),
+        }
+        assert_eq!(list_xattrs(directory.as_fd(), name, &mut []).expect("asked"), by_path);
+        lists
+    }
+
+    #[test]
+    fn attributes_are_listed_by_name_as_by_path_and_no_link_is_followed() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| scratch.path().join(name);
+        fs::write(at("file"), "").expect("a file");
+        std::os::unix::fs::symlink("file", at("link")).expect("a link");
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(at("file"), "user.colour", b"red", flags).is_err() {
+            return;
+        }
+        let directory = File::open(scratch.path()).expect("open");
+        let has = |list: &[u8]| list.split(|byte| *byte == 0).any(|name| name == b"user.colour");
+        let of_file = listed(&directory, c"file");
+        assert!(of_file.iter().all(|list| has(list) && *list == of_file[0]), "{of_file:?}");
+        let of_link = listed(&directory, c"link");
+        assert!(of_link.iter().all(|list| !has(list) && *list == of_link[0]), "{of_link:?}");
+        let mut small = [0; 3];
+        let answer = list_xattrs(directory.as_fd(), c"file", &mut small);
+        assert_eq!(answer, Err(rustix::io::Errno::RANGE));
+        let answer = list_xattrs(directory.as_fd(), c"none", &mut []);
+        assert_eq!(answer, Err(rustix::io::Errno::NOENT));
+    }
+}

@@ -728,3 +728,21 @@ fn hashes_tell_what_was_rewritten_from_what_was_only_touched() {
         "{json:#}"
     );
 }
+
+/// Above 2,000 entries there are several workers, and one that has nothing to link records what
+/// another one has linked into a large directory.
+#[test]
+fn each_file_of_one_large_directory_is_recorded() {
+    const FILES: u64 = 3_001;
+    let module = Module::new();
+    for number in 0..FILES {
+        rewrite(&module.latest.join(format!("file-{number}")), "as it was", 0);
+    }
+    module.expect_snapshot();
+    sleep(Duration::from_millis(50));
+    for number in 0..FILES {
+        rewrite(&module.latest.join(format!("file-{number}")), "as it is.", 0);
+    }
+    let (code, json) = verify(&module);
+    assert_eq!((code, json["altered_files"].as_u64()), (1, Some(FILES)), "{:#}", json["altered"]);
+}

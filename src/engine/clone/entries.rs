@@ -10,9 +10,10 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use crate::decide::damage::FileTime;
 use crate::engine::baseline::NeedsRecord;
 use crate::engine::children::PendingChildren;
-use crate::engine::clone::{DirectoryToClone, TreeCloner};
+use crate::engine::clone::{CloneJob, DirectoryToClone, TreeCloner};
 use crate::engine::copy::{self, CopyReason};
 use crate::engine::descent::DirectoryFd;
 use crate::engine::difference::{EntryInode, ReadSide, differences};
@@ -293,6 +294,21 @@ impl TreeCloner<'_, '_> {
             Err(cause) => return Err(self.pair_error("copy", name, cause)),
         }
         Ok(Linked::Done)
+    }
+
+    /// Records an inode that has just been linked, now or with others.
+    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<FileTime>) -> Result<()> {
+        self.recorder.note(name, touched);
+        if !self.recorder.has_batch() {
+            return Ok(());
+        }
+        if self.pool.has_idle_worker() {
+            let directory = self.open_staged()?;
+            self.pool.give(CloneJob::Record(self.recorder.take_batch(directory)));
+        } else {
+            self.recorder.record_waiting(staged);
+        }
+        Ok(())
     }
 
     pub(crate) fn count(&mut self, entries: u64) {

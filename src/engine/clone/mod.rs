@@ -40,7 +40,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::decide::lacking::EntriesByTime;
 use crate::decide::partial_dirs::PartialDirs;
-use crate::engine::baseline::{Inode, Recording};
+use crate::engine::baseline::Recording;
 use crate::engine::children::PendingChildren;
 use crate::engine::clone::records::{LinkedNames, Recorder, record_batch};
 use crate::engine::copied::Copies;
@@ -112,14 +112,6 @@ impl CloneOutcome {
         self.temporaries.add(other.temporaries);
         self.vanished += other.vanished;
         self.last_other_change_ns = self.last_other_change_ns.max(other.last_other_change_ns);
-    }
-
-    /// Adds the size of a file that has just been linked or copied, if it is new.
-    fn add_size(&mut self, inode: &Inode) {
-        // One link is the module's, one the clone's.
-        if inode.links <= 2 {
-            self.new_bytes = self.new_bytes.saturating_add(inode.attributes.size_bytes);
-        }
     }
 }
 
@@ -201,7 +193,10 @@ pub fn clone_tree(
     let jobs = vec![CloneJob::Clone(subtree)];
     let results = Pool::run(pool::workers(knowledge.entries), jobs, |job, pool| match job {
         CloneJob::Clone(subtree) => clone_part(subtree, &shared, pool).inspect_err(|_| pool.stop()),
-        CloneJob::Record(names) => Ok(record_batch(&names, knowledge.recording)),
+        CloneJob::Record(names) => {
+            let new_bytes = record_batch(&names, knowledge.recording);
+            Ok(CloneOutcome { new_bytes, ..CloneOutcome::default() })
+        }
     });
     let mut cloned = CloneOutcome::default();
     for result in results {
@@ -293,6 +288,7 @@ fn clone_part(
     }
     clone.run()?;
     clone.recorder.flush(0);
+    clone.cloned.new_bytes = clone.recorder.new_bytes;
     clone.part.finish();
     Ok(clone.cloned)
 }

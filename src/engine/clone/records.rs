@@ -1,7 +1,8 @@
 //! Records the inodes that are new in a clone: their [baselines](crate::engine::baseline).
 //!
-//! Only one thread at a time can link into a directory. So while a worker links a large directory
-//! and another one has nothing to do, it gives the linked names away in batches, to be recorded.
+//! Only one thread at a time can link into a directory. So names that were linked are recorded in
+//! batches, and while a worker links a large directory, another one that has nothing to do records
+//! what was linked.
 //!
 //! That is safe because each name is inspected in staging after it was linked, whoever does it, and
 //! the clone ends only when all batches are recorded. An inode that a client changes between the
@@ -13,9 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::decide::damage::FileTime;
 use crate::engine::baseline::{BaselineOrigin, Recording, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::engine::clone::{CloneJob, CloneOutcome, TreeCloner};
 use crate::engine::descent::DirectoryFd;
-use crate::tell::error::Result;
 
 /// How many names are given away together.
 const BATCH: usize = 512;
@@ -27,39 +26,67 @@ struct LinkedName {
     touched: Option<FileTime>,
 }
 
-/// Linked names of one staged directory.
+/// Names in one staged directory that one worker has linked and any can record.
 pub(super) struct LinkedNames {
     directory: DirectoryFd,
     names: Vec<LinkedName>,
 }
 
-/// Records inodes, and keeps their baselines until there are enough for a block.
+/// What one worker records.
 pub(super) struct Recorder<'a> {
     recording: Option<Recording<'a>>,
+    /// Baselines that are not handed over yet.
     bytes: Vec<u8>,
     /// Names of the current directory that are not recorded yet.
     waiting: Vec<LinkedName>,
+    /// Size of the recorded files that have no other name than that in the module.
+    pub(super) new_bytes: u64,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(recording: Option<Recording<'a>>) -> Self {
-        Recorder { recording, bytes: Vec::new(), waiting: Vec::new() }
+        Recorder { recording, bytes: Vec::new(), waiting: Vec::new(), new_bytes: 0 }
     }
 
-    fn record(
-        &mut self,
-        staged: BorrowedFd,
-        name: &CStr,
-        touched: Option<FileTime>,
-        cloned: &mut CloneOutcome,
-    ) {
-        if self.recording.is_some()
-            && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
-        {
-            cloned.add_size(&baseline.inode);
-            baseline.write(&mut self.bytes);
-            self.flush(BLOCK_BYTES);
+    /// Notes a name that has just been linked: from now on a change of its inode changes the
+    /// snapshot.
+    pub(super) fn note(&mut self, name: &CStr, touched: Option<FileTime>) {
+        if self.recording.is_some() {
+            self.waiting.push(LinkedName { name: name.to_owned(), touched });
         }
+    }
+
+    /// Whether so many names wait that they are worth giving away.
+    pub(super) fn has_batch(&self) -> bool {
+        self.waiting.len() >= BATCH
+    }
+
+    /// The names that wait, for another worker.
+    pub(super) fn take_batch(&mut self, directory: DirectoryFd) -> LinkedNames {
+        LinkedNames { directory, names: std::mem::take(&mut self.waiting) }
+    }
+
+    /// Records the names that wait, which are in the directory `staged`.
+    pub(super) fn record_waiting(&mut self, staged: BorrowedFd) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for LinkedName { name, touched } in waiting.drain(..) {
+            self.record(staged, &name, touched);
+        }
+        // Its memory is used again.
+        self.waiting = waiting;
+    }
+
+    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<FileTime>) {
+        let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched) else {
+            return;
+        };
+        // One link is the module's, one the clone's.
+        if baseline.inode.links <= 2 {
+            let size_bytes = baseline.inode.attributes.size_bytes;
+            self.new_bytes = self.new_bytes.saturating_add(size_bytes);
+        }
+        baseline.write(&mut self.bytes);
+        self.flush(BLOCK_BYTES);
     }
 
     /// Hands over the baselines if they take more than `bytes`.
@@ -73,48 +100,12 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Records what another worker has linked.
-pub(super) fn record_batch(batch: &LinkedNames, recording: Option<Recording>) -> CloneOutcome {
-    let (mut recorder, mut cloned) = (Recorder::new(recording), CloneOutcome::default());
+/// Records what another worker has linked; returns [`Recorder::new_bytes`].
+pub(super) fn record_batch(batch: &LinkedNames, recording: Option<Recording>) -> u64 {
+    let mut recorder = Recorder::new(recording);
     for LinkedName { name, touched } in &batch.names {
-        recorder.record(batch.directory.as_fd(), name, *touched, &mut cloned);
+        recorder.record(batch.directory.as_fd(), name, *touched);
     }
     recorder.flush(0);
-    cloned
-}
-
-impl TreeCloner<'_, '_> {
-    /// Records an inode that has just been linked: from now on a change of it changes the snapshot.
-    /// That may be done later, but before the clone ends.
-    pub(super) fn record(
-        &mut self,
-        staged: BorrowedFd,
-        name: &CStr,
-        touched: Option<FileTime>,
-    ) -> Result<()> {
-        if self.recorder.recording.is_none() {
-            return Ok(());
-        }
-        self.recorder.waiting.push(LinkedName { name: name.to_owned(), touched });
-        if self.recorder.waiting.len() < BATCH {
-            return Ok(());
-        }
-        if !self.pool.has_idle_worker() {
-            self.record_waiting(staged);
-            return Ok(());
-        }
-        let names = std::mem::take(&mut self.recorder.waiting);
-        let directory = self.open_staged()?;
-        self.pool.give(CloneJob::Record(LinkedNames { directory, names }));
-        Ok(())
-    }
-
-    /// Records the names of the current staged directory that still wait.
-    pub(super) fn record_waiting(&mut self, staged: BorrowedFd) {
-        let mut waiting = std::mem::take(&mut self.recorder.waiting);
-        for LinkedName { name, touched } in waiting.drain(..) {
-            self.recorder.record(staged, &name, touched, &mut self.cloned);
-        }
-        self.recorder.waiting = waiting;
-    }
+    recorder.new_bytes
 }

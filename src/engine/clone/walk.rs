@@ -18,12 +18,9 @@ use crate::engine::clone::{
 use crate::engine::descent::DirectoryFd;
 use crate::engine::frames::Step;
 use crate::engine::index::{IndexRecord, SnapshotStamp, Stamp, now_ns};
-use crate::system::syscalls::is_gone;
+use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::Result;
 use crate::tell::progress;
-
-/// Up to so many subdirectories of a directory that is kept are found through it without opening it.
-const FEW_CHILDREN: usize = 4;
 
 impl TreeCloner<'_, '_> {
     pub(crate) fn run(&mut self) -> Result<()> {
@@ -136,7 +133,12 @@ impl TreeCloner<'_, '_> {
             return Ok(false);
         }
         if is_leaf {
-            let is_intact = self.is_intact(name, &record);
+            let parent = self
+                .staged
+                .lookup_directory()
+                .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))?;
+            let is_intact = stat_entry(parent.as_fd(), name)
+                .is_ok_and(|stat| SnapshotStamp::of(&stat) == record.own);
             if is_intact {
                 self.count_kept(&record);
                 self.part.push(self.current_depth(), name, record);
@@ -147,21 +149,13 @@ impl TreeCloner<'_, '_> {
         if !self.look_up_kept(&mut pending, directory) {
             return Ok(false);
         }
-        // To open a directory costs as much as to find a few names through it.
-        if pending.len() <= FEW_CHILDREN {
-            if !self.is_intact(name, &record) {
+        match self.staged.enter_for_lookups(name) {
+            Ok(stat) if SnapshotStamp::of(&stat) == record.own => {}
+            Ok(_) => {
+                self.staged.leave();
                 return Ok(false);
             }
-            self.staged.pass(name);
-        } else {
-            match self.staged.enter_for_lookups(name) {
-                Ok(stat) if SnapshotStamp::of(&stat) == record.own => {}
-                Ok(_) => {
-                    self.staged.leave();
-                    return Ok(false);
-                }
-                Err(_) => return Ok(false),
-            }
+            Err(_) => return Ok(false),
         }
         self.live.pass(name);
         self.count_kept(&record);
@@ -174,12 +168,6 @@ impl TreeCloner<'_, '_> {
             unfinished: None,
         });
         Ok(true)
-    }
-
-    /// Whether the staged directory `name` is as it was when the index of the recycled snapshot was
-    /// made. Nobody else changes staging, so it may be found by a path.
-    fn is_intact(&mut self, name: &CStr, record: &IndexRecord) -> bool {
-        self.staged.stat_by_path(name).is_ok_and(|stat| SnapshotStamp::of(&stat) == record.own)
     }
 
     /// Goes on with the subdirectories that did not fit into memory.
@@ -230,7 +218,7 @@ impl TreeCloner<'_, '_> {
             self.uncount();
             self.cloned.vanished += 1;
         }
-        self.record_waiting(staged.as_fd());
+        self.recorder.record_waiting(staged.as_fd());
         Ok(())
     }
 
@@ -264,7 +252,7 @@ impl TreeCloner<'_, '_> {
             true => self.link_all(&directories, cached.as_ref(), &mut pending)?,
             false => self.align(&directories, cached.as_ref(), &mut pending)?,
         };
-        self.record_waiting(directories.1.as_fd());
+        self.recorder.record_waiting(directories.1.as_fd());
         progress::add(entries);
         let is_certain = before.1 == doubts(&self.cloned);
         let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };
