@@ -7,7 +7,8 @@
 //! and has a baseline already.
 //!
 //! No file is opened. Extended attributes are read through `/proc/self/fd`, and are unknown where
-//! that is missing; with Linux 6.13, only the values of those that a file has. If the file system uses an inode number again for another file, the time of
+//! that is missing. Linux 6.13 lists them without it, so there only the values of a file that has
+//! some are unknown. If the file system uses an inode number again for another file, the time of
 //! birth differs.
 
 use std::collections::BTreeMap;
