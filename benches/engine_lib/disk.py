@@ -70,13 +70,13 @@ class Disk:
             self.image.unlink(missing_ok=True)
 
     def settle(self):
-        """Writes all to the disk that the next command would otherwise write or wait for."""
+        """Writes all to the disk, so that no tool is charged for the writes of another."""
         self.sync()
         # That leaves blocks of the image in memory, which the next sync would wait for.
         self._sync_image()
 
     def sync(self):
-        """Syncs, so that no tool is charged for the writes of another."""
+        """Syncs the file system."""
         run(["sync", "-f", str(self.mount)])
 
     def cool(self):

@@ -1,6 +1,6 @@
-//! The module as it was at one instant. What was written to it is on its way to the disk before that
-//! instant, so the gate is closed for as short as can be, and a snapshot of CephFS, which does not
-//! wait for that, holds it.
+//! The module as it was at one instant. What was written to it is on its way to the disk before
+//! that instant, so the gate is closed for as short as can be, and a snapshot of CephFS, which does
+//! not wait for that, holds it.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;

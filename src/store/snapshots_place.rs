@@ -1,5 +1,5 @@
-//! Where the snapshots of a root are, as far as paths tell: in the root, or of CephFS in the module's
-//! own directory of snapshots.
+//! Where the snapshots of a root are, as far as paths tell: in the root, or of CephFS in the
+//! module's own directory of snapshots.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -167,13 +167,26 @@ pub(crate) fn list_xattrs(
             answer => return answer,
         }
     }
-    let path = path_of_entry(directory, name)
-        .map_err(|cause| rustix::io::Errno::from_raw_os_error(cause as i32))?;
-    let listed = rustix::fs::llistxattr(path.as_c_str(), buffer);
+    let listed = list_xattrs_by_path(directory, name, buffer);
     if listed.is_ok() {
         NO_LISTXATTRAT.store(true, Ordering::Relaxed);
     }
     listed
+}
+
+/// [`list_xattrs`] for a kernel without `listxattrat`.
+fn list_xattrs_by_path(
+    directory: BorrowedFd,
+    name: &CStr,
+    buffer: &mut [u8],
+) -> rustix::io::Result<usize> {
+    let path = path_of_entry(directory, name)
+        .map_err(|cause| rustix::io::Errno::from_raw_os_error(cause as i32))?;
+    match buffer.is_empty() {
+        // rustix would return 0.
+        true => rustix::fs::llistxattr_query(path.as_c_str()),
+        false => rustix::fs::llistxattr(path.as_c_str(), buffer),
+    }
 }
 
 /// The path by which the kernel reaches the entry `name` without opening it.
@@ -268,11 +281,11 @@ mod tests {
 
     use super::*;
 
-    /// What both ways list of an entry, and whether the kernel has the shorter one.
+    /// What is listed of an entry by its path and, if the kernel can, by its name.
     fn listed(directory: &File, name: &CStr) -> Vec<Vec<u8>> {
-        let path = path_of_entry(directory.as_fd(), name).expect("a path");
         let mut buffer = [0; 256];
-        let by_path = rustix::fs::llistxattr(path.as_c_str(), &mut buffer).expect("listed");
+        let by_path =
+            list_xattrs_by_path(directory.as_fd(), name, &mut buffer).expect("listed by path");
         let mut lists = vec![buffer[..by_path].to_vec()];
         match list_xattrs_at(directory.as_fd(), name, &mut buffer) {
             Ok(length) => lists.push(buffer[..length].to_vec()),
@@ -301,10 +314,12 @@ mod tests {
         assert!(of_file.iter().all(|list| has(list) && *list == of_file[0]), "{of_file:?}");
         let of_link = listed(&directory, c"link");
         assert!(of_link.iter().all(|list| !has(list) && *list == of_link[0]), "{of_link:?}");
-        let mut small = [0; 3];
-        let answer = list_xattrs(directory.as_fd(), c"file", &mut small);
-        assert_eq!(answer, Err(rustix::io::Errno::RANGE));
-        let answer = list_xattrs(directory.as_fd(), c"none", &mut []);
-        assert_eq!(answer, Err(rustix::io::Errno::NOENT));
+        for list in [list_xattrs, list_xattrs_by_path] {
+            let answer = list(directory.as_fd(), c"file", &mut [0; 3]);
+            assert_eq!(answer, Err(rustix::io::Errno::RANGE));
+            let answer = list(directory.as_fd(), c"none", &mut []);
+            assert_eq!(answer, Err(rustix::io::Errno::NOENT));
+            assert_eq!(list(directory.as_fd(), c"file", &mut []), Ok(of_file[0].len()));
+        }
     }
 }

@@ -40,8 +40,7 @@ pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
     }
 }
 
-/// The number of listxattrat(2), which Linux has since 6.13; the same for all architectures that
-/// were added or unified since 2019, of which these are in use on servers.
+/// The number of listxattrat(2) on these architectures. Linux has it since 6.13.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 const LISTXATTRAT: libc::c_long = 465;
 

@@ -4,7 +4,7 @@
 //! batches, and while a worker links a large directory, another one that has nothing to do records
 //! what was linked.
 //!
-//! That is safe because each name is inspected in staging after it was linked, whoever does it, and
+//! That is safe because each name is inspected in staging after it was linked, by either worker, and
 //! the clone ends only when all batches are recorded. An inode that a client changes between the
 //! two is recorded as it was afterwards, as if the change had come before the link.
 
