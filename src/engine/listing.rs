@@ -21,8 +21,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The same for a directory that is read alone: most of ours have few entries.
 const ONE_READ_BYTES: usize = 16 * 1024;
 
-/// The size of a stretch: some 70,000 entries with short names. Each worker holds a few of them.
-const STRETCH_BYTES: usize = 2 << 20;
+/// The size of a stretch: some 250,000 entries with short names. Each of the few workers holds up
+/// to two of them. A directory is linked fastest in one stretch, since its inodes then follow each
+/// other: 200,000 files took 7.0 s in stretches of 128 KiB, 4.6 s in 2 MiB and 4.3 s in 8 MiB.
+const STRETCH_BYTES: usize = 8 << 20;
 
 /// An entry; its name is in the [`Listing`] that it came from.
 #[derive(Debug, Clone, Copy)]

@@ -166,6 +166,46 @@ fn a_directory_with_very_many_subdirectories_is_linked_compared_and_removed() {
     assert_eq!((module.left_over("expired"), module.left_over("staging")), (0, 0));
 }
 
+/// The program holds 8 MiB of a directory's entries at a time, so it reads this one in two parts.
+#[test]
+fn a_directory_of_more_names_than_are_held_at_once_is_linked_compared_and_recycled() {
+    slow!();
+    let module = Module::new();
+    let file = |number: usize| module.latest.join(format!("{}{number:06}", "n".repeat(240)));
+    let count = 34_000;
+    for number in 0..count {
+        fs::write(file(number), "").expect("a file");
+    }
+    module.write_policy(
+        "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nanomaly_share = \"100%\"\n",
+    );
+    let first = module.expect_snapshot();
+    module.assert_equals_module(&first);
+    module.expect_no_snapshot();
+
+    // Wherever the directory is divided, some of these are on either side.
+    let mut names = vec![first];
+    for push in 0..3 {
+        for number in (push * 500..count).step_by(2_000) {
+            fs::remove_file(file(number)).expect("removed");
+            tree::write(&file(number + 1), "changed");
+            tree::write(&file(count + number), "added");
+        }
+        let name = module.expect_snapshot();
+        module.assert_equals_module(&name);
+        let counts = module.list().last().expect("a snapshot").clone();
+        let counts = ["added", "changed", "removed"].map(|key| counts[key].as_u64());
+        // The module's own time has changed, too.
+        assert_eq!(counts, [Some(17), Some(18), Some(17)], "push {push}");
+        // The first one retires at the second push, and so on; the next push is made out of it.
+        assert_eq!(module.left_over("expired"), usize::from(push > 0), "push {push}");
+        let last = names.last().expect("the one before");
+        module.rename_to_the_past(last, &format!("200{push}-02-03T04-05-06Z"));
+        names.push(name);
+    }
+    assert_eq!(module.left_over("staging"), 0);
+}
+
 #[test]
 fn the_umask_leaves_no_trace_and_our_own_directory_is_private() {
     for umask in ["000", "077", "777"] {
